@@ -37,7 +37,6 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   gateway: (folder) =>
     gatewayKills(folder, { kills: Number(flags.kills ?? scaled(100)), seed: Number(flags.seed) }),
   kills: (folder) => killLoop(folder, { kills: scaled(200) }),
-  gateway: (folder) => gatewayKills(folder, { kills: scaled(100) }),
 };
 
 // As the command keeps it: who is started again finds its code compiled.

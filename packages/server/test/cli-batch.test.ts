@@ -145,12 +145,16 @@ describe('tomaat predict with many scans', () => {
       '{"Name":"Lab"}',
     );
     await writeScan(at('bids', 'sub-01', 'ses-a', 'anat', 'sub-01_ses-a_run-1_T1w.nii.gz'), 4);
+    await writeScan(at('bids', 'sub-01', 'ses-a', 'anat', 'sub-01_ses-a_run-1_T2w.nii.gz'), 3);
     const out = at('bids', 'derivatives', 'tomaat');
     const ended = await batch(at('bids'), '-o', out);
     expect(ended.code, ended.stderr).toBe(0);
     const anat = join(out, 'sub-01', 'ses-a', 'anat');
-    const stem = 'sub-01_ses-a_run-1_desc-threshold_dseg';
-    expect(readdirSync(anat).sort()).toEqual([`${stem}.json`, `${stem}.nii.gz`]);
+    const [stem, other] = ['T1w', 'T2w'].map(
+      (space) => `sub-01_ses-a_run-1_space-${space}_desc-threshold_dseg`,
+    );
+    const names = [stem, other].flatMap((name) => [`${name}.json`, `${name}.nii.gz`]);
+    expect(readdirSync(anat).sort()).toEqual(names);
     const sidecar = JSON.parse(readFileSync(join(anat, `${stem}.json`), 'utf8'));
     expect(sidecar.Sources).toEqual(['bids:raw:sub-01/ses-a/anat/sub-01_ses-a_run-1_T1w.nii.gz']);
     const description = JSON.parse(readFileSync(join(out, 'dataset_description.json'), 'utf8'));

@@ -143,9 +143,9 @@ describe('tomaat predict with DICOM', () => {
     }
     const all = await predict('--volume', series, '--series', 'all', '-q');
     expect(all).toMatchObject({ code: 0, stderr: '' });
-    expect(all.stdout.trim().split('\n')).toEqual([
-      path('two_series3_segmentation.seg.dcm'),
+    expect(all.stdout.trim().split('\n').sort()).toEqual([
       path('two_series12_segmentation.seg.dcm'),
+      path('two_series3_segmentation.seg.dcm'),
     ]);
     expect(posts()).toHaveLength(4);
   });

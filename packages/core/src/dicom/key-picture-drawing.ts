@@ -33,6 +33,8 @@ export interface PictureContent {
     readonly top: string;
     readonly bottom: string;
   };
+  /** Pixels of the longer side of the image; as many as its own within 512 to 1024 if missing. */
+  readonly sidePixels?: number;
 }
 
 /** A line of printable ASCII. What does not fit is cut from `text`, never from `end`, which follows it. */
@@ -64,7 +66,7 @@ const white: Rgb = [235, 235, 235];
 export function drawKeyPicture(content: PictureContent): DrawnPicture {
   const image = imageSize(content);
   // An even number of columns, so that the pixels take an even number of bytes.
-  const width = 2 * Math.ceil(Math.max(narrowest, image.width) / 2);
+  const width = 2 * Math.ceil(Math.max(content.sidePixels ?? narrowest, image.width) / 2);
   const columns = content.legend.length > 6 && width >= wide ? 2 : 1;
   const legendLines = Math.ceil(content.legend.length / columns);
   const top = bandHeight(content.heading.length);
@@ -96,10 +98,10 @@ interface Box {
   readonly height: number;
 }
 
-function imageSize({ columns, rows, spacing }: PictureContent): Pick<Box, 'width' | 'height'> {
+function imageSize({ columns, rows, spacing, sidePixels }: PictureContent): Pick<Box, 'width' | 'height'> {
   const [widthMm, heightMm] = [columns * spacing[0], rows * spacing[1]];
   const longer = Math.max(widthMm, heightMm);
-  const pixels = Math.min(longest, Math.max(shortest, longer / Math.min(...spacing)));
+  const pixels = sidePixels ?? Math.min(longest, Math.max(shortest, longer / Math.min(...spacing)));
   const lengthOf = (mm: number) => Math.max(1, Math.round((mm / longer) * pixels));
   return { width: lengthOf(widthMm), height: lengthOf(heightMm) };
 }

@@ -16,6 +16,8 @@ export interface PreviewOptions {
   readonly labels: readonly SegmentLabel[];
   /** The first line of the picture. */
   readonly title: string;
+  /** Pixels of the longer side of each plane, which is then drawn without a legend; 512 to 1024 with one if missing. */
+  readonly sidePixels?: number;
 }
 
 const white: Rgb = [235, 235, 235];
@@ -46,7 +48,11 @@ const planes = [
  *
  * @throws TomaatError BAD_INPUT if the volumes are not on one grid, or `labelMap` is not a label map
  */
-export function drawPreview(scan: Volume, labelMap: Volume, { labels, title }: PreviewOptions): Picture {
+export function drawPreview(
+  scan: Volume,
+  labelMap: Volume,
+  { labels, title, sidePixels }: PreviewOptions,
+): Picture {
   if (!sameGrid(scan, labelMap, 1e-3)) {
     throw new TomaatError(
       'BAD_INPUT',
@@ -76,39 +82,50 @@ export function drawPreview(scan: Volume, labelMap: Volume, { labels, title }: P
       spacing: [spacing[columns], spacing[rows]],
       colorOf: (label) => style(label).color,
       heading: [
-        { text: i === 0 ? (asciiOf(title) ?? '') : '', color: white },
-        { text: `${name}, ${at[across] + 1} of ${image.size[across]}`, color: pale },
+        ...(title === '' ? [] : [{ text: i === 0 ? (asciiOf(title) ?? '') : '', color: white }]),
+        { text: placeOf(name, at[across] + 1, image.size[across], sidePixels === undefined), color: pale },
       ],
-      legend: i === 0 ? legend : [],
+      legend: i === 0 && sidePixels === undefined ? legend : [],
       edges,
+      sidePixels,
     };
     return drawKeyPicture(content).picture;
   });
   return sideBySide(pictures);
 }
 
+const placeOf = (plane: string, slice: number, slices: number, isWide: boolean) =>
+  isWide ? `${plane}, ${slice} of ${slices}` : `${plane} ${slice}/${slices}`;
+
 /** The labelled voxel nearest to the centre of all, in voxels (the middle of the volume if there is none), and the voxels of each label. */
 function locate(values: LabelVoxels, [nx, ny, nz]: Size): { at: number[]; counts: Map<number, number> } {
   const counts = new Map<number, number>();
   const sums = [0, 0, 0];
   let total = 0;
-  const each = (visit: (x: number, y: number, z: number, value: number) => void) => {
-    for (let z = 0, i = 0; z < nz; z++)
-      for (let y = 0; y < ny; y++)
-        for (let x = 0; x < nx; x++, i++) if (values[i] !== 0) visit(x, y, z, values[i]);
+  // A run of one label along x at a time.
+  const eachRun = (visit: (from: number, to: number, y: number, z: number, value: number) => void) => {
+    for (let z = 0, start = 0; z < nz; z++)
+      for (let y = 0; y < ny; y++, start += nx)
+        for (let x = 0, to = 0; x < nx; x = to) {
+          const value = values[start + x];
+          for (to = x + 1; to < nx && values[start + to] === value; ) to++;
+          if (value !== 0) visit(x, to, y, z, value);
+        }
   };
-  each((x, y, z, value) => {
-    counts.set(value, (counts.get(value) ?? 0) + 1);
-    sums[0] += x;
-    sums[1] += y;
-    sums[2] += z;
-    total++;
+  eachRun((from, to, y, z, value) => {
+    const length = to - from;
+    counts.set(value, (counts.get(value) ?? 0) + length);
+    sums[0] += (length * (from + to - 1)) / 2;
+    sums[1] += length * y;
+    sums[2] += length * z;
+    total += length;
   });
   if (total === 0) return { at: [nx >> 1, ny >> 1, nz >> 1], counts };
   const [cx, cy, cz] = sums.map((sum) => sum / total);
   let at = [0, 0, 0];
   let nearest = Infinity;
-  each((x, y, z) => {
+  eachRun((from, to, y, z) => {
+    const x = Math.min(to - 1, Math.max(from, Math.ceil(cx - 0.5)));
     const distance = (x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2;
     if (distance < nearest) [nearest, at] = [distance, [x, y, z]];
   });

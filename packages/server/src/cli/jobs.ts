@@ -14,6 +14,9 @@ export interface JobsFlags extends ConnectOptions {
   json?: boolean;
 }
 
+/** As long as a server may take to answer. */
+const longestWaitMs = 10_000;
+
 /** Jobs that are listed without --all. */
 const shownJobs = 20;
 
@@ -72,11 +75,14 @@ async function openServer(baseUrl: string, flags: ConnectOptions): Promise<Clien
 
 async function look(job: OwnJob, client: Promise<Client>, faults: Map<string, string>): Promise<ListedJob> {
   try {
-    const { state, expiresTime } = await (await client).job(job.job, { signal: AbortSignal.timeout(15_000) });
+    const signal = AbortSignal.timeout(longestWaitMs);
+    const { state, expiresTime } = await (await client).job(job.job, { signal });
     return { ...job, state, ...(expiresTime && { expiresTime }) };
   } catch (error) {
     if (error instanceof TomaatError && error.code === 'NOT_FOUND') return { ...job, state: 'gone' };
-    faults.set(job.server, (error as Error).message);
+    const isLate = (error as Error).name === 'TimeoutError';
+    const late = `No answer within ${longestWaitMs / 1000} s. Check the server, and try again.`;
+    faults.set(job.server, isLate ? late : (error as Error).message);
     return { ...job, state: 'unknown' };
   }
 }

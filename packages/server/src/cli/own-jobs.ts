@@ -37,7 +37,8 @@ export async function noteOwnJob(job: OwnJob, dataFolder: string): Promise<void>
       prepare: (part) => giveToOwner(part),
     });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    const { syscall, code } = error as NodeJS.ErrnoException;
+    if (syscall === undefined && code !== 'FORBIDDEN') throw error;
   }
 }
 

@@ -50,6 +50,10 @@ export interface PredictionSteps {
   readonly idempotencyKey?: string;
   /** The job as the server has it, at every change. */
   onJob?(job: Job): void;
+  /** Gets what was written, before --delete deletes it on the server. */
+  onSaved?(outcome: Outcome): Promise<void>;
+  /** Gets the remarks instead of stderr. */
+  note?(text: string): void;
 }
 
 /** Uploads of at least this size resume after an interruption. */
@@ -59,7 +63,15 @@ const resumableAboveBytes = 16 * 1024 * 1024;
 export async function predictVolume(
   plan: PredictionPlan,
   { path, resultPath, dicom }: PlannedVolume,
-  { prefix, progress, signal, idempotencyKey, onJob = () => {} }: PredictionSteps,
+  {
+    prefix,
+    progress,
+    signal,
+    idempotencyKey,
+    onJob = () => {},
+    onSaved,
+    note: noteElsewhere,
+  }: PredictionSteps,
 ): Promise<Outcome> {
   const { client, service, flags, inputs, results } = plan;
   const startTime = performance.now();
@@ -75,7 +87,7 @@ export async function predictVolume(
   }
 
   const reports = reportsOf(progress, flags, signal);
-  const note = (text: string) => reports.note(prefix + text);
+  const note = noteElsewhere ?? ((text: string) => reports.note(prefix + text));
   await using anonymous = flags.keepText ? undefined : await anonymousInputs(volumes);
   if (anonymous && anonymous.removed > 0) note(removedLine(anonymous.removed));
   const series: Record<string, FileSource[]> = {};
@@ -169,8 +181,7 @@ export async function predictVolume(
     const receipt = flags.receipt === undefined ? undefined : await saveReceipt(client, job, flags, signal);
     const reported = await readReport(client, job, signal);
     const seconds = Math.round(performance.now() - startTime) / 1000;
-    if (flags.delete) await client.remove(job.id, { signal });
-    return {
+    const outcome: Outcome = {
       input: path,
       ...(dicom && { series: dicom.chosen.series.uid }),
       service: service.id,
@@ -182,6 +193,9 @@ export async function predictVolume(
       ...(receipt !== undefined && { receipt }),
       ...reported,
     };
+    await onSaved?.(outcome);
+    if (flags.delete) await client.remove(job.id, { signal });
+    return outcome;
   } catch (error) {
     if (signal.aborted) await cancel(client, job, flags);
     throw error;

@@ -3,14 +3,14 @@ import { decideIdentity } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { machineId } from '../trust/machine-id.ts';
 import { askOnTerminal } from './connect.ts';
-import { createProgress, exitCodeOf, plain, printError, reportsOf } from './console.ts';
+import { createProgress, plain, reportsOf } from './console.ts';
 import { checkSeriesFormats } from './dicom-result.ts';
 import { findService } from './find-service.ts';
-import { checkIdentityFlags, hopeless, wantedOf } from './identity-flags.ts';
-import { stemOf } from './input-files.ts';
+import { checkIdentityFlags, wantedOf } from './identity-flags.ts';
+import { statInput, volumesIn } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import type { PredictFlags } from './outcome.ts';
-import { type PlannedVolume, planInputs } from './plan-inputs.ts';
+import { type Elements, planInputs } from './plan-inputs.ts';
 import { type PredictionPlan, predictVolume } from './predict-volume.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults } from './result-files.ts';
@@ -24,9 +24,10 @@ export async function predict(
   const batch = batchOf(given, flags);
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   let running = false;
+  let isBatch = batch !== undefined;
   using interrupt = openInterrupt(() => {
     progress.clear();
-    if (batch && !flags.quiet)
+    if (isBatch && !flags.quiet)
       console.error('Cancelling the jobs in flight … (press Ctrl-C again to leave them on the server)');
     else if (running && !flags.quiet)
       console.error('Cancelling the job … (press Ctrl-C again to exit at once)');
@@ -46,10 +47,6 @@ export async function predict(
         'A TOMAAT v1 service takes one volume at a time. Give --volume FILE.',
       );
     }
-    if (batch && found.kind === 'api') {
-      const { predictBatch } = await import('./batch/run-batch.ts');
-      return await predictBatch(found, batch, flags, progress, signal);
-    }
     if (found.kind === 'v1') {
       const { predictV1 } = await import('./predict-v1.ts');
       const outcome = await predictV1(found, { ...flags, ask }, progress, signal);
@@ -58,12 +55,21 @@ export async function predict(
       else printOutcome(outcome, flags);
       return 0;
     }
+    const scans = batch ?? ((await holdsMany(flags, found.service)) ? [flags.volume!] : undefined);
+    if (scans && flags.onFile === undefined) {
+      isBatch = true;
+      const { predictBatch } = await import('./batch/run-batch.ts');
+      return await predictBatch(found, scans, flags, progress, signal);
+    }
     const inputs = await planInputs(found.service, flags, reportsOf(progress, flags, signal));
     const results = await planResults(found.service, flags, inputs.many);
     const { volumes } = inputs;
-    if (flags.receipt !== undefined && volumes.length > 1) {
-      throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file, or one series.');
-    }
+    const [volume] = volumes;
+    if (volumes.length > 1)
+      throw new TomaatError(
+        'BAD_INPUT',
+        'With -, one result goes to stdout. Choose a series with --series NUMBER.',
+      );
     await checkIdentityFlags(flags, inputs);
     checkSeriesFormats(results.outputs, volumes);
     const identity = decideIdentity({
@@ -83,46 +89,36 @@ export async function predict(
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
-    for (const { resultPath, dicom } of volumes)
-      await checkTargets(results, resultPath, { force: flags.force, isDicom: dicom !== undefined });
-    let exitCode = 0;
-    let done = 0;
-    for (const [index, volume] of volumes.entries()) {
-      const prefix =
-        volumes.length > 1 ? `[${index + 1}/${volumes.length}] ${stemOf(volume.resultPath)}: ` : '';
-      try {
-        const outcome = await predictVolume(plan, volume, {
-          prefix,
-          progress,
-          signal,
-          onJob: ({ state }) => {
-            running = state === 'queued' || state === 'running';
-          },
-        });
-        progress.clear();
-        if (flags.onFile) flags.onFile(outcome.files[0].file);
-        else printOutcome(outcome, flags);
-        done++;
-      } catch (error) {
-        progress.clear();
-        signal.throwIfAborted();
-        if (volumes.length === 1) throw error;
-        exitCode = exitCode === 1 ? 1 : exitCodeOf(error);
-        report(volume, error, flags);
-        if (error instanceof TomaatError && hopeless.includes(error.code)) break;
-      } finally {
-        running = false;
-      }
-    }
-    if (volumes.length > 1 && !flags.quiet && !flags.json) {
-      console.log(
-        `\n${done} of ${volumes.length} volumes done${done < volumes.length ? '; the errors of the others are shown above' : ''}.`,
-      );
-    }
-    return exitCode;
+    await checkTargets(results, volume.resultPath, {
+      force: flags.force,
+      isDicom: volume.dicom !== undefined,
+    });
+    const outcome = await predictVolume(plan, volume, {
+      prefix: '',
+      progress,
+      signal,
+      onJob: ({ state }) => {
+        running = state === 'queued' || state === 'running';
+      },
+    });
+    progress.clear();
+    if (flags.onFile) flags.onFile(outcome.files[0].file);
+    else printOutcome(outcome, flags);
+    return 0;
   } finally {
     progress.clear();
   }
+}
+
+/** Whether --volume names several scans: a folder with volume files, or all series of DICOM. */
+async function holdsMany(
+  { volume, series }: PredictFlags,
+  { outputs }: Pick<Elements, 'outputs'>,
+): Promise<boolean> {
+  if (volume === undefined || series === 'all') return volume !== undefined;
+  if (series !== undefined || !(await statInput(volume)).isDirectory()) return false;
+  const names = outputs.map(({ name }) => name);
+  return (await volumesIn(volume, names)).length > 0;
 }
 
 /** What is predicted as a batch: several inputs, or one with a flag that only a batch has. Undefined for --volume alone. */
@@ -139,6 +135,8 @@ function batchOf(given: readonly string[], flags: PredictFlags): readonly string
       'BAD_INPUT',
       '--volume and paths behind the service say the same. Give one of them.',
     );
+  if ((given.length > 0 || (isBatch && flags.volume !== undefined)) && flags.out === undefined)
+    throw new TomaatError('BAD_INPUT', 'The results of many scans need a folder of their own. Give -o DIR.');
   if (given.length > 0) return given;
   if (!isBatch) return undefined;
   if (flags.volume === undefined)
@@ -147,14 +145,4 @@ function batchOf(given: readonly string[], flags: PredictFlags): readonly string
       '--recursive, --jobs, --csv, --report, --skip-existing and --bids are for many scans. Name their files or folders behind the service.',
     );
   return [flags.volume];
-}
-
-function report({ path, dicom }: PlannedVolume, error: unknown, flags: PredictFlags): void {
-  const series = dicom?.chosen.series.uid;
-  if (flags.json && error instanceof TomaatError) {
-    console.log(JSON.stringify({ input: path, ...(series && { series }), error: error.toJSON() }));
-    return;
-  }
-  console.error(`${path}${series ? `, series ${series}` : ''}:`);
-  printError(error);
 }

@@ -178,7 +178,7 @@ export async function saveResult(
 }
 
 /** A system error of a failed write, with the name of the target file: the error itself names none, or a temporary one. */
-function writeFault(error: unknown, file: string): unknown {
+export function writeFault(error: unknown, file: string): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (code === undefined || syscall === undefined) return error;
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {

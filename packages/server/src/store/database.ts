@@ -375,38 +375,53 @@ export interface FolderLock extends Disposable {
  *   DISK_FULL when its disk is full or read-only, INTERNAL when it cannot be written for another reason.
  */
 export function lockDataFolder(dir: string): FolderLock {
-  const file = join(dir, 'lock.db');
   const holderFile = join(dir, 'lock.pid');
+  const lock = lockFile(join(dir, 'lock.db'));
+  if (!lock) {
+    const pid = readHolder(holderFile);
+    const holder = pid === undefined ? 'another TOMAAT process' : `another TOMAAT process (pid ${pid})`;
+    throw new TomaatError(
+      'CONFLICT',
+      `The data folder ${resolve(dir)} is in use by ${holder}. Stop that process, or choose another folder with --data`,
+    );
+  }
+  try {
+    writeFileSync(holderFile, `${process.pid}\n`, { mode: 0o600 });
+  } catch (error) {
+    lock[Symbol.dispose]();
+    throw cannotWrite(holderFile, error);
+  }
+  let isHeld = true;
+  const release = () => {
+    if (!isHeld) return;
+    isHeld = false;
+    rmSync(holderFile, { force: true });
+    lock[Symbol.dispose]();
+  };
+  return { release, [Symbol.dispose]: release };
+}
+
+/**
+ * SQLite's lock on a file that holds nothing else, which the system drops when the process dies; undefined while another process has it.
+ * @throws TomaatError DISK_FULL when its disk is full or read-only, INTERNAL when it cannot be written or locked for another reason
+ */
+export function lockFile(file: string): Disposable | undefined {
   createPrivateFile(file);
   const sqlite = translated(file, () => new DatabaseSync(file, { timeout: 0 }));
   try {
     sqlite.exec('BEGIN EXCLUSIVE');
   } catch (error) {
     sqlite.close();
-    if (((sqliteCode(error) ?? 0) & 0xff) !== 5)
-      return translated(file, () => {
-        throw error;
-      });
-    const pid = readHolder(holderFile);
-    const holder = pid === undefined ? 'another TOMAAT process' : `another TOMAAT process (pid ${pid})`;
-    throw new TomaatError(
-      'CONFLICT',
-      `The data folder ${resolve(dir)} is in use by ${holder}. Stop that process, or choose another folder with --data`,
-      { cause: error },
-    );
+    if (((sqliteCode(error) ?? 0) & 0xff) === 5) return undefined;
+    return translated(file, () => {
+      throw error;
+    });
   }
-  try {
-    writeFileSync(holderFile, `${process.pid}\n`, { mode: 0o600 });
-  } catch (error) {
-    sqlite.close();
-    throw cannotWrite(holderFile, error);
-  }
-  const release = () => {
-    if (!sqlite.isOpen) return;
-    rmSync(holderFile, { force: true });
-    sqlite.close();
+  return {
+    [Symbol.dispose]() {
+      if (sqlite.isOpen) sqlite.close();
+    },
   };
-  return { release, [Symbol.dispose]: release };
 }
 
 function readHolder(file: string): number | undefined {

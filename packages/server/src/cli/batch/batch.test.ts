@@ -38,6 +38,17 @@ describe('openLedger()', () => {
     ).toHaveLength(1);
   });
 
+  it('refuses a second one for the same file while the first is open', async () => {
+    {
+      await using _first = await openLedger(file());
+      await expect(openLedger(file())).rejects.toMatchObject({
+        code: 'CONFLICT',
+        message: expect.stringContaining('-o'),
+      });
+    }
+    await using _again = await openLedger(file());
+  });
+
   it('a key stays until its job has ended, also for the next start', async () => {
     let key: string;
     {
@@ -77,6 +88,7 @@ it('pauseMs() grows to a minute and honours Retry-After', () => {
 it('isPassing() is true while the server is away, not for a certificate or a bad input', () => {
   const away = (reason: string) => new TomaatError('UNREACHABLE', 'x', { detail: { reason } });
   expect(isPassing(away('ECONNREFUSED'))).toBe(true);
+  expect(isPassing(away('ENOTFOUND'))).toBe(true);
   expect(isPassing(away('CERT_HAS_EXPIRED'))).toBe(false);
   expect(isPassing(new TomaatError('BAD_INPUT', 'x'))).toBe(false);
 });

@@ -6,10 +6,14 @@ import { writeWhole } from '../../store/whole-file.ts';
 import { version as tomaatVersion } from '../../version.ts';
 import { stemOf } from '../input-files.ts';
 import type { PlannedOutput, ResultPlan } from '../result-files.ts';
+import { ledgerName } from './ledger.ts';
 
-/* Names and sidecars of BIDS derivatives: https://bids-specification.readthedocs.io/en/v1.9.0/derivatives/imaging.html */
+/* Names and sidecars of BIDS derivatives: https://bids-specification.readthedocs.io/en/v1.10.0/derivatives/imaging.html */
 
-const bidsVersion = '1.9.0';
+const bidsVersion = '1.10.0';
+
+/** Entities of a derivative that follow space- (appendix “Entity table”). */
+const afterSpace = ['split', 'recording', 'chunk', 'seg', 'res', 'den', 'label'];
 
 export interface BidsNames {
   /** The value of desc-: letters and digits. */
@@ -20,7 +24,7 @@ export const bidsNamesOf = (service: Pick<Service, 'id'>): BidsNames => ({
   desc: service.id.replace(/[^A-Za-z0-9]/g, ''),
 });
 
-/** `sub-…_desc-…_dseg.nii.gz`: the entities of the scan without its suffix (T1w). */
+/** `sub-…_space-T1w_desc-…_dseg.nii.gz`: the entities of the scan, whose suffix is the space, so that results of T1w and T2w differ. */
 export function bidsTarget(
   path: string,
   folder: string,
@@ -33,9 +37,15 @@ export function bidsTarget(
       'BAD_INPUT',
       'A BIDS derivative holds one label map. Choose it with --output NAME.',
     );
-  const entities = stemOf(path)
-    .split('_')
-    .filter((part) => /^[A-Za-z]+-[A-Za-z0-9+]+$/.test(part) && !part.startsWith('desc-'));
+  const parts = stemOf(path).split('_');
+  const entities = parts.filter(
+    (part) => /^[A-Za-z]+-[A-Za-z0-9+]+$/.test(part) && !part.startsWith('desc-'),
+  );
+  const suffix = parts.at(-1)!;
+  if (/^[A-Za-z0-9]+$/.test(suffix) && !entities.some((part) => part.startsWith('space-'))) {
+    const next = entities.findIndex((part) => afterSpace.includes(part.split('-')[0]));
+    entities.splice(next < 0 ? entities.length : next, 0, `space-${suffix}`);
+  }
   if (!entities[0]?.startsWith('sub-')) {
     throw new TomaatError(
       'BAD_INPUT',
@@ -75,6 +85,9 @@ export async function writeBidsDataset(
       DatasetLinks: { raw: `${relative(resolve(out), resolve(root)).split(sep).join('/') || '.'}/` },
     });
   }
+  const ignored = join(out, '.bidsignore');
+  if (!(await stat(ignored).catch(() => undefined)))
+    await writeWhole(ignored, `${ledgerName}\n${ledgerName.replace(/\.jsonl$/, '.lock')}\n`, { mode: 0o644 });
   const cell = (text: string) => text.replace(/\s+/g, ' ').trim() || 'n/a';
   const rows = service.labels.map(({ value, name, color }) => [String(value), cell(name), color ?? 'n/a']);
   const lines = [['index', 'name', 'color'], ...rows].map((cells) => `${cells.join('\t')}\n`);
@@ -86,10 +99,11 @@ export async function writeBidsSidecar(
   file: string,
   root: string,
   path: string,
-  made: { service: Pick<Service, 'id' | 'version'>; job?: string; models: readonly string[] },
+  made: { service: Pick<Service, 'id' | 'name' | 'version'>; job?: string; models: readonly string[] },
 ): Promise<void> {
   const source = `bids:raw:${relative(resolve(root), resolve(path)).split(sep).join('/')}`;
   await writeJson(file.replace(/\.nii\.gz$/, '.json'), {
+    Description: `${made.service.name} of ${basename(path)}`,
     Manual: false,
     Sources: [source],
     SpatialReference: source,

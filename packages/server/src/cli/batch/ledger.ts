@@ -1,8 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, open, readFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { LabelMeasurement } from '@tomaat/core';
+import { type LabelMeasurement, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
+import { lockFile } from '../../store/database.ts';
 import type { ResultFile } from '../result-files.ts';
 
 /** Name of the record in the folder of the results. */
@@ -53,13 +54,73 @@ export interface Ledger {
 
 /**
  * The record of a batch: JSON lines that are only appended. A line that a kill cut off is ignored, and the next one begins on a new line.
+ *
+ * @param file in memory alone if missing
+ * @throws TomaatError CONFLICT while another process has it open
  */
-export async function openLedger(file: string): Promise<Ledger> {
+export async function openLedger(file: string | undefined): Promise<Ledger> {
+  if (file === undefined)
+    return createLedger(
+      '',
+      async () => undefined,
+      async () => undefined,
+    );
   await mkdir(dirname(file), { recursive: true });
+  const lockedFile = file.replace(/\.jsonl$/, '.lock');
+  const lock = lockOf(lockedFile);
+  try {
+    return await readLedger(file, async () => {
+      if (!lock) return;
+      await rm(lockedFile, { force: true });
+      lock[Symbol.dispose]();
+    });
+  } catch (error) {
+    lock?.[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Undefined on a file system without locks. */
+function lockOf(file: string): Disposable | undefined {
+  let lock: Disposable | undefined;
+  try {
+    lock = lockFile(file);
+  } catch (error) {
+    if (error instanceof TomaatError && error.code === 'INTERNAL') return undefined;
+    throw error;
+  }
+  if (lock) return lock;
+  throw new TomaatError(
+    'CONFLICT',
+    `Another batch is writing to ${dirname(file)}. Wait for its end, or choose another folder with -o.`,
+  );
+}
+
+async function readLedger(file: string, unlock: () => Promise<void>): Promise<Ledger> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error;
     return '';
   });
+  const handle = await open(file, 'a', 0o600);
+  let isCutOff = text !== '' && !text.endsWith('\n');
+  const append = async (line: string) => {
+    const start = isCutOff ? '\n' : '';
+    isCutOff = true;
+    await handle.appendFile(`${start}${line}\n`);
+    isCutOff = false;
+    await handle.datasync();
+  };
+  return createLedger(text, append, async () => {
+    await handle.close();
+    await unlock();
+  });
+}
+
+async function createLedger(
+  text: string,
+  append: (line: string) => Promise<void>,
+  close: () => Promise<void>,
+): Promise<Ledger> {
   const last = new Map<string, LedgerLine>();
   const ends = new Map<string, number>();
   let run: string | undefined;
@@ -74,19 +135,15 @@ export async function openLedger(file: string): Promise<Ledger> {
     else if (typeof (data as { run?: unknown } | undefined)?.run === 'string')
       run ??= (data as { run: string }).run;
   }
-  const handle = await open(file, 'a', 0o600);
   let written = Promise.resolve();
-  const append = (line: object) => {
-    written = written.then(async () => {
-      await handle.appendFile(`${JSON.stringify(line)}\n`);
-      await handle.datasync();
-    });
+  const add = (line: object) => {
+    // A line that could not be written, as on a full disk, leaves the next ones their chance.
+    written = written.catch(() => undefined).then(() => append(JSON.stringify(line)));
     return written;
   };
-  if (text !== '' && !text.endsWith('\n')) await handle.appendFile('\n');
   if (run === undefined) {
     run = randomUUID();
-    await append({ run });
+    await add({ run });
   }
   return {
     last: (id) => last.get(id),
@@ -96,11 +153,11 @@ export async function openLedger(file: string): Promise<Ledger> {
         .digest('hex'),
     add(line) {
       note(line);
-      return append(line);
+      return add(line);
     },
     [Symbol.asyncDispose]: async () => {
       await written.catch(() => undefined);
-      await handle.close();
+      await close();
     },
   };
 }

@@ -16,6 +16,8 @@ export interface BatchScan {
   readonly results: ResultPlan;
   /** The folder that it was found in, which BIDS paths are relative to. */
   readonly root: string;
+  /** Why it cannot be sent. */
+  readonly fault?: TomaatError;
 }
 
 export interface BatchFlags {
@@ -29,14 +31,15 @@ const mostLevels = 16;
 const notRaw = ['derivatives', 'sourcedata', 'code', 'stimuli'];
 
 /**
- * The scans that files, folders and patterns name, with the folders below each given one mirrored in `out`.
+ * The scans that files, folders and patterns name, with the folders below each given one mirrored in `out`; without it, results go
+ * beside their scans.
  *
  * @param bids names of BIDS derivatives instead of `<scan>_<output>`
  * @throws TomaatError BAD_INPUT if nothing is found, or if two scans would write one result; it names both
  */
 export async function planBatch(
   given: readonly string[],
-  out: string,
+  out: string | undefined,
   {
     elements,
     outputs,
@@ -54,13 +57,14 @@ export async function planBatch(
   const scans: BatchScan[] = [];
   const names = elements.outputs.map(({ name }) => name);
   const seen = new Map<string, string>();
-  const add = (volume: PlannedVolume, root: string, folder: string) => {
+  const add = (volume: PlannedVolume, root: string, folder: string, fault?: TomaatError) => {
     const below = relative(root, folder);
     const inside = below.startsWith('..') ? '' : below;
     const stem = stemOf(volume.resultPath);
+    const target = out === undefined ? dirname(volume.resultPath) : join(out, inside);
     const results: ResultPlan = bids
-      ? bidsTarget(volume.path, join(out, inside), outputs, bids)
-      : { folder: join(out, inside), outputs };
+      ? bidsTarget(volume.path, target, outputs, bids)
+      : { folder: target, outputs };
     const id = join(inside, bids ? stemOf(results.file!) : stem)
       .split(sep)
       .join('/');
@@ -75,14 +79,24 @@ export async function planBatch(
     seen.set(id, volume.path);
     if (scans.length >= mostScans)
       throw new TomaatError('BAD_INPUT', `These are more than ${mostScans} scans. Give fewer at a time.`);
-    scans.push({ id, volume, results, root });
+    scans.push({ id, volume, results, root, fault });
   };
   const planOne = async (path: string, root: string, folder: string) => {
     const { volumes } = await planVolumes(path, flags.series, names, reports);
     for (const volume of volumes) add(volume, root, folder);
   };
+  // One of many series that is no volume is a failed scan; which one of several series is meant must be said first.
+  const planFound = async (path: string, root: string, folder: string) => {
+    const volume: PlannedVolume = { path, resultPath: `${path}.dcm` };
+    const found = await planVolumes(path, flags.series, names, reports).catch((error: unknown) => {
+      if (path === root || !(error instanceof TomaatError) || error.field === 'series') throw error;
+      return error;
+    });
+    if (found instanceof TomaatError) add(volume, root, folder, found);
+    else for (const volume of found.volumes) add(volume, root, folder);
+  };
   const visit = async (folder: string, root: string, level: number): Promise<void> => {
-    if (resolve(folder) === resolve(out) && level > 0) return;
+    if (out !== undefined && resolve(folder) === resolve(out) && level > 0) return;
     if (level > mostLevels)
       throw new TomaatError(
         'BAD_INPUT',
@@ -90,7 +104,7 @@ export async function planBatch(
       );
     reports.signal?.throwIfAborted();
     const hasDicom = await holdsDicom(folder);
-    if (hasDicom) return planOne(folder, root, dirname(folder));
+    if (hasDicom) return planFound(folder, root, dirname(folder));
     for (const path of await volumesIn(folder, names)) add({ path, resultPath: path }, root, folder);
     const entries = await readdir(folder, { withFileTypes: true });
     const folders = entries.filter(

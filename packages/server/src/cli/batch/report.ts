@@ -1,54 +1,46 @@
 import { drawPreview, formatMl, type Outlier, type Picture, type SegmentLabel } from '@tomaat/core';
-import { readVolumeFiles } from '../../worker/read-volume-files.ts';
+import { readFiles, readVolumeFiles } from '../../worker/read-volume-files.ts';
 import { formatSeconds } from '../console.ts';
 import { volumePaths } from '../input-files.ts';
+import type { PlannedVolume } from '../plan-inputs.ts';
 import { encodePng } from '../png.ts';
 import { type BatchRow, scoresOf } from './table.ts';
 
-/** Bytes of one picture as a PNG, so that a scan takes at most 50 kB in base64. */
-const mostPictureBytes = 34_000;
-/** Pixels of a picture's width, which such a PNG mostly holds. */
-const mostColumns = 540;
+/** Bytes of a PNG, which a noisy scan may need more of: 200 scans make a page of at most some 10 MB. */
+const enoughBytes = 40_000;
+const sidePixels = 240;
+const volumeFormats = ['nii.gz', 'nii', 'mha', 'nrrd', 'seg.dcm', 'labelmap.dcm'];
 
 /** The middle slices of a scan with its labels as a data URI; undefined where there is no picture to make. */
-export async function pictureOf(row: BatchRow, labels: readonly SegmentLabel[]): Promise<string | undefined> {
-  const result = row.files.find(({ format }) => ['nii.gz', 'nii', 'mha', 'nrrd'].includes(format));
+export async function pictureOf(
+  { files }: Pick<BatchRow, 'files'>,
+  { path, dicom }: PlannedVolume,
+  labels: readonly SegmentLabel[],
+  frame?: number,
+): Promise<string | undefined> {
+  const result = files.find(({ format }) => volumeFormats.includes(format));
   if (!result) return undefined;
   try {
-    const scan = await readVolumeFiles(await volumePaths(row.path));
-    const labelMap = await readVolumeFiles([result.file]);
-    const drawn = drawPreview(scan, labelMap, { labels, title: '' });
-    let picture = drawn.width > mostColumns ? shrink(drawn, mostColumns / drawn.width) : drawn;
-    let png = encodePng(picture);
-    while (png.length > mostPictureBytes && picture.width > 64) {
-      picture = shrink(picture, Math.max(0.5, Math.min(0.9, Math.sqrt(mostPictureBytes / png.length))));
-      png = encodePng(picture);
-    }
+    const [scan, found] = await Promise.all([
+      readVolumeFiles(dicom?.paths ?? (await volumePaths(path)), { frame, series: dicom?.seriesUid }),
+      readFiles([result.file]),
+    ]);
+    const options = { labels: found.labels ?? labels, title: '', sidePixels };
+    const picture = drawPreview(scan, found.volume, options);
+    let png = encodePng(fewerShades(picture, 5));
+    for (let bits = 4; bits >= 3 && png.length > enoughBytes; bits--)
+      png = encodePng(fewerShades(picture, bits));
     return `data:image/png;base64,${png.toString('base64')}`;
   } catch {
-    // A scan without a picture is still a row of the report: 4-D volumes, DICOM, meshes.
+    // A scan without a picture is still a row of the report, such as one whose result is on another grid.
     return undefined;
   }
 }
 
-/** Each pixel is the mean of those that it covers. */
-function shrink({ width, height, rgb }: Picture, factor: number): Picture {
-  const [w, h] = [Math.max(1, Math.floor(width * factor)), Math.max(1, Math.floor(height * factor))];
-  const small = new Uint8Array(3 * w * h);
-  for (let y = 0; y < h; y++)
-    for (let x = 0; x < w; x++) {
-      const [x0, y0] = [Math.floor((x * width) / w), Math.floor((y * height) / h)];
-      const [x1, y1] = [
-        Math.max(x0 + 1, Math.ceil(((x + 1) * width) / w)),
-        Math.max(y0 + 1, Math.ceil(((y + 1) * height) / h)),
-      ];
-      for (let c = 0; c < 3; c++) {
-        let sum = 0;
-        for (let j = y0; j < y1; j++) for (let i = x0; i < x1; i++) sum += rgb[3 * (j * width + i) + c];
-        small[3 * (y * w + x) + c] = Math.round(sum / ((x1 - x0) * (y1 - y0)));
-      }
-    }
-  return { width: w, height: h, rgb: small };
+/** So many bits of each colour: the noise of a scan takes most of a PNG. */
+function fewerShades({ width, height, rgb }: Picture, bits: number): Picture {
+  const [step, most] = [256 >> bits, (1 << bits) - 1];
+  return { width, height, rgb: rgb.map((value) => Math.round((255 * Math.floor(value / step)) / most)) };
 }
 
 const escapeHtml = (text: string) =>

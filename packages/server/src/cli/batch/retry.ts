@@ -4,8 +4,8 @@ const firstPauseMs = 1000;
 const longestPauseMs = 60_000;
 const longestAskedMs = 10 * 60_000;
 
-/** Network errors that do not end by waiting. */
-const lasting = /CERT|SIGN|EPROTO|SSL|^HPE_|ENOTFOUND/;
+/** Network errors that do not end by waiting. A name that is not found is none: a machine that has lost its network finds no name. */
+const lasting = /CERT|SIGN|EPROTO|SSL|^HPE_/;
 
 /** Whether a failure is one of the moment: the server is away, restarts, or its queue is full. */
 export function isPassing(error: unknown): error is TomaatError {

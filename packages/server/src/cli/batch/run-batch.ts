@@ -2,10 +2,19 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, decideIdentity, isSettled, type Job, type Service } from '@tomaat/client';
-import { describeError, measureLabels, TomaatError } from '@tomaat/core';
+import { describeError, measureLabels, readVolume, sourceFromBytes, TomaatError } from '@tomaat/core';
+import { nodePlatform } from '../../node-platform.ts';
 import { machineId } from '../../trust/machine-id.ts';
 import { readVolumeFiles } from '../../worker/read-volume-files.ts';
-import { exitCodeOf, formatSeconds, type Progress, plain, reportsOf, systemFault } from '../console.ts';
+import {
+  exitCodeOf,
+  formatSeconds,
+  type Progress,
+  plain,
+  plainLines,
+  reportsOf,
+  systemFault,
+} from '../console.ts';
 import { checkSeriesFormats } from '../dicom-result.ts';
 import { checkIdentityFlags, hopeless, wantedOf } from '../identity-flags.ts';
 import { volumePaths } from '../input-files.ts';
@@ -33,7 +42,11 @@ interface Batch {
   readonly request: string;
   readonly signal: AbortSignal;
   readonly isBids: boolean;
+  note(text: string): void;
 }
+
+/** A failure of the moment that has lasted for as long as --retry-minutes says: the next scan would meet it too. */
+class StillAway extends Error {}
 
 /** `tomaat predict` with many scans: returns the exit code. */
 export async function predictBatch(
@@ -44,24 +57,20 @@ export async function predictBatch(
   signal: AbortSignal,
 ): Promise<number> {
   const { client, service } = found;
-  const reports = reportsOf(progress, flags, signal);
+  // A line for each folder would be as many as the scans.
+  const reports = {
+    ...reportsOf(progress, flags, signal),
+    show: process.stderr.isTTY ? progress.show : () => {},
+  };
   if (flags.receipt !== undefined)
     throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file with --volume.');
-  if (flags.out === undefined)
-    throw new TomaatError('BAD_INPUT', 'The results of many scans need a folder of their own. Give -o DIR.');
-  const { outputs, folder: out = flags.out } = await planResults(
-    service,
-    { ...flags, out: `${flags.out}/` },
-    true,
-  );
-  if ((await stat(out).catch(() => undefined))?.isFile())
-    throw new TomaatError('BAD_INPUT', `-o ${out} is a file, but there are several results. Give a folder.`);
+  const { outputs, folder: out } = await planResults(service, flags, true);
   await checkSummaries(flags);
   const others = await planOthers(service, { ...flags, volume: given[0], series: undefined }, reports);
   const isBids = flags.bids ?? (given.length === 1 && (await isDataset(given[0])));
   const bids = isBids ? bidsNamesOf(service) : undefined;
   const scans = await planBatch(given, out, { elements: service, outputs, flags, bids, reports });
-  const volumes = scans.map(({ volume }) => volume);
+  const volumes = scans.filter(({ fault }) => !fault).map(({ volume }) => volume);
   const inputs = { ...others, volumes, many: true };
   await checkIdentityFlags({ ...flags, volume: given[0] }, inputs);
   checkSeriesFormats(outputs, volumes);
@@ -72,8 +81,8 @@ export async function predictBatch(
     machine: await machineId(),
     wanted: wantedOf(flags),
   });
-  await using ledger = await openLedger(join(out, ledgerName));
-  if (bids) await writeBidsDataset(out, scans[0].root, service, bids, client.baseUrl);
+  await using ledger = await openLedger(out && join(out, ledgerName));
+  if (bids && out !== undefined) await writeBidsDataset(out, scans[0].root, service, bids, client.baseUrl);
   const batch: Batch = {
     plan: { service, client, flags: { ...flags, volume: given[0] }, inputs, identity },
     ledger,
@@ -81,13 +90,28 @@ export async function predictBatch(
     request: await requestOf(inputs, outputs, flags),
     signal,
     isBids,
+    note: newRemarks(reports.note),
   };
   const { rows, exitCode } = await runAll(scans, batch, flags, progress);
   progress.clear();
-  await writeSummaries(service, rows, flags, progress);
-  printSummary(rows, flags);
+  try {
+    await writeSummaries(service, rows, scans, flags, progress);
+  } finally {
+    printSummary(rows, flags);
+  }
   signal.throwIfAborted();
   return exitCode;
+}
+
+/** Remarks that many scans give rise to, such as how much was removed from their headers, are shown once. */
+function newRemarks(note: (text: string) => void): (text: string) => void {
+  const shown = new Set<string>();
+  return (text) => {
+    const words = text.replaceAll(/[\d.]+( [kMG]?B)?/g, '0');
+    if (shown.has(words)) return;
+    shown.add(words);
+    note(text);
+  };
 }
 
 async function refuseExisting(scans: readonly BatchScan[], flags: PredictFlags): Promise<void> {
@@ -97,6 +121,7 @@ async function refuseExisting(scans: readonly BatchScan[], flags: PredictFlags):
       await checkTargets(results, volume.resultPath, options);
     } catch (cause) {
       if (!(cause instanceof TomaatError)) throw cause;
+      if (flags.out === undefined) throw cause;
       const message = `${cause.message} To go on where an earlier batch stopped, use --skip-existing.`;
       throw new TomaatError(cause.code, message, { cause });
     }
@@ -159,11 +184,11 @@ async function runAll(
       }
       let row: BatchRow;
       try {
-        row = await predictScan(scan, batch, progress, index > 0);
-      } catch (error) {
+        row = await predictScan(scan, batch, progress);
+      } catch (caught) {
+        const error = caught instanceof StillAway ? caught.cause : caught;
         row = { ...blank, state: batch.signal.aborted ? 'canceled' : 'failed', error: faultOf(error) };
-        if (error instanceof TomaatError && hopeless.includes(error.code) && error.code !== 'UNREACHABLE')
-          isHopeless = error;
+        if (caught instanceof StillAway || isLasting(error)) isHopeless ??= error;
         exitCode = exitCode === 1 ? 1 : exitCodeOf(error);
       }
       rows[index] = row;
@@ -181,12 +206,19 @@ async function runAll(
   return { rows, exitCode };
 }
 
+/** Whether the next scan would fail in the same way, other than by a server that is away. */
+const isLasting = (error: unknown): boolean =>
+  error instanceof TomaatError
+    ? hopeless.includes(error.code) && !isPassing(error)
+    : ['ENOSPC', 'EDQUOT', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '');
+
 const clockIn = (seconds: number) =>
   new Date(Date.now() + seconds * 1000).toLocaleTimeString('sv-SE').slice(0, 5);
 
 const blankRow = ({ id, volume }: BatchScan, { plan }: Batch): Omit<BatchRow, 'state'> => ({
   id,
   path: volume.path,
+  ...(volume.dicom && { series: volume.dicom.chosen.series.uid }),
   service: plan.service.id,
   version: plan.service.version,
   files: [],
@@ -194,21 +226,17 @@ const blankRow = ({ id, volume }: BatchScan, { plan }: Batch): Omit<BatchRow, 's
 });
 
 function faultOf(error: unknown): BatchRow['error'] {
-  if (error instanceof TomaatError) return { code: error.code, message: plain(error.message) };
+  if (error instanceof TomaatError) return { code: error.code, message: plainLines(error.message) };
   const system = error as NodeJS.ErrnoException;
   const message =
     typeof system?.code === 'string' && system.path ? systemFault(system) : String(system?.message);
-  return { code: 'BAD_INPUT', message: plain(message) };
+  return { code: 'BAD_INPUT', message: plainLines(message) };
 }
 
 /** One scan to its end: what the record has is kept, what fails by the moment is tried again. */
-async function predictScan(
-  scan: BatchScan,
-  batch: Batch,
-  progress: Progress,
-  quiet: boolean,
-): Promise<BatchRow> {
-  const { ledger, signal, plan } = batch;
+async function predictScan(scan: BatchScan, batch: Batch, progress: Progress): Promise<BatchRow> {
+  if (scan.fault) throw scan.fault;
+  const { ledger, signal, plan, note } = batch;
   const { volume, id } = scan;
   const { flags, service } = plan;
   const paths = volume.dicom?.paths ?? (await volumePaths(volume.path));
@@ -229,45 +257,41 @@ async function predictScan(
   let force = flags.force || isOurs;
   const endMs = performance.now() + (flags.retryMinutes ?? defaultRetryMinutes) * 60_000;
   const own = { ...plan, results: scan.results, inputs: { ...plan.inputs, volumes: [volume] } };
+  let saved: Pick<BatchRow, 'job' | 'seconds' | 'files' | 'labels'> | undefined;
+  const onSaved = async (outcome: Outcome) => {
+    const { job, seconds, files } = outcome;
+    const labels = await labelsOf(outcome, { ...plan, signal });
+    const { models, isBids } = batch;
+    if (isBids) await writeBidsSidecar(files[0].file, scan.root, volume.path, { service, job, models });
+    await ledger.add({ id, state: 'done', basis, job, seconds, files, labels });
+    saved = { job, seconds, files, labels };
+  };
   for (let failures = 0, jobs = 0; ; failures++) {
-    await ledger.add({ id, state: 'started', basis });
+    if (!saved) await ledger.add({ id, state: 'started', basis });
     let job: Job | undefined;
+    const onJob = (now: Job) => {
+      job = now;
+    };
     try {
-      const outcome = await predictVolume(
-        { ...own, flags: { ...flags, force, quiet: quiet || flags.quiet } },
-        volume,
-        {
-          prefix: '',
-          progress: silent,
-          signal,
-          idempotencyKey: ledger.keyOf(id, basis),
-          onJob: (now) => {
-            job = now;
-          },
-        },
-      );
-      const labels = await labelsOf(outcome, service);
-      if (batch.isBids)
-        await writeBidsSidecar(outcome.files[0].file, scan.root, volume.path, {
-          service,
-          job: outcome.job,
-          models: batch.models,
-        });
-      const { files, seconds } = outcome;
-      await ledger.add({ id, state: 'done', basis, job: outcome.job, seconds, files, labels });
-      return { ...blank, state: 'done', job: outcome.job, seconds, files, labels };
+      const idempotencyKey = ledger.keyOf(id, basis);
+      const steps = { prefix: '', progress: silent, signal, note, idempotencyKey, onJob, onSaved };
+      // All that is left of a saved one is --delete.
+      if (saved?.job !== undefined) await removeJob(plan.client, saved.job, signal);
+      else await predictVolume({ ...own, flags: { ...flags, force } }, volume, steps);
+      return { ...blank, state: 'done', ...(saved as Required<typeof saved>) };
     } catch (error) {
       const known = job as Job | undefined;
       const isEnded = known !== undefined && isSettled(known) && known.state !== 'succeeded';
       const isTaken = error instanceof TomaatError && error.field === 'Idempotency-Key';
       // The next job needs another key.
-      if (isEnded || isTaken || signal.aborted)
+      if (!saved && (isEnded || isTaken || signal.aborted))
         await ledger.add({ id, state: 'failed', basis, job: known?.id });
       signal.throwIfAborted();
       if (isEnded || isTaken) jobs++;
       const mayHelp =
         isEnded || isTaken ? jobs < mostJobs && isWorthAnother(error, isTaken) : isPassing(error);
-      if (!mayHelp || !(error instanceof TomaatError) || performance.now() >= endMs) throw error;
+      if (!mayHelp || !(error instanceof TomaatError)) throw error;
+      if (performance.now() >= endMs) throw isPassing(error) ? new StillAway('', { cause: error }) : error;
       force = true;
       const ms = Math.min(pauseMs(failures, error), Math.max(0, endMs - performance.now()));
       progress.show(
@@ -289,7 +313,7 @@ const isWorthAnother = (error: unknown, isTaken: boolean) =>
 async function keptRow(
   { id, results, volume }: BatchScan,
   basis: Basis,
-  { ledger, plan }: Batch,
+  { ledger, plan, signal }: Batch,
 ): Promise<Pick<BatchRow, 'state' | 'files' | 'labels' | 'error' | 'job' | 'seconds'> | undefined> {
   const { flags } = plan;
   if (!flags.skipExisting) return undefined;
@@ -311,8 +335,10 @@ async function keptRow(
       ),
     );
     const change = changeOf(before.basis, basis);
-    if (areThere.every(Boolean) && change === undefined)
+    if (areThere.every(Boolean) && change === undefined) {
+      if (flags.delete && job !== undefined) await removeJob(plan.client, job, signal);
       return { state: 'skipped', files, labels, job, seconds };
+    }
     if (flags.force || areThere.every((one) => !one)) return undefined;
     return outdated(
       `${files[0]?.file ?? id} is not current: ${change ?? 'one of its files is missing or was changed'}`,
@@ -331,8 +357,20 @@ async function keptRow(
   }
 }
 
-/** The labels as the service reports them, or measured in the label map that was written. */
-async function labelsOf({ labels, files }: Outcome, service: Service): Promise<LabelRow[]> {
+/** What an earlier start was killed before: mostly the job is gone already. */
+async function removeJob(client: Client, job: string, signal: AbortSignal): Promise<void> {
+  try {
+    await client.remove(job, { signal });
+  } catch (error) {
+    if (!(error instanceof TomaatError) || error.code !== 'NOT_FOUND') throw error;
+  }
+}
+
+/** The labels as the service reports them, or measured in the label map that was written, or in that of the server. */
+async function labelsOf(
+  { labels, files, job }: Outcome,
+  { service, client, signal }: Pick<PredictionPlan, 'service' | 'client'> & { signal?: AbortSignal },
+): Promise<LabelRow[]> {
   const isRow = (item: Partial<LabelRow> | null): item is LabelRow =>
     typeof item?.name === 'string' &&
     [item.value, item.voxels, item.volumeMl].every((number) => typeof number === 'number');
@@ -340,11 +378,15 @@ async function labelsOf({ labels, files }: Outcome, service: Service): Promise<L
   const pick = ({ value, name, voxels, volumeMl }: LabelRow) => ({ value, name, voxels, volumeMl });
   if (reported.length > 0 && reported.every(isRow)) return reported.map(pick);
   const types = new Map(service.outputs.map(({ name, type }) => [name, type]));
-  const written = files.find(
-    ({ output, format }) =>
-      types.get(output) === 'LabelVolume' && ['nii', 'nii.gz', 'mha', 'nrrd'].includes(format),
-  );
-  return written ? measureLabels(await readVolumeFiles([written.file]), service.labels).map(pick) : [];
+  const maps = files.filter(({ output }) => types.get(output) === 'LabelVolume');
+  const written = maps.find(({ format }) => ['nii', 'nii.gz', 'mha', 'nrrd'].includes(format));
+  if (written) return measureLabels(await readVolumeFiles([written.file]), service.labels).map(pick);
+  if (maps.length === 0 || job === undefined) return [];
+  // A DICOM object has numbers of its own for the labels, and a mesh has no voxels.
+  const file = await client.output(job, maps[0].output, { format: 'nii', signal });
+  const bytes = new Uint8Array(await (await file.blob()).arrayBuffer());
+  const { volume } = await readVolume([sourceFromBytes('labels.nii', bytes)], nodePlatform, { signal });
+  return measureLabels(volume, service.labels).map(pick);
 }
 
 const silent: Progress = { show() {}, clear() {} };

@@ -4,6 +4,8 @@ import { TomaatError } from '@tomaat/core';
 import { writeWhole } from '../../store/whole-file.ts';
 import { formatSeconds, type Progress, plain } from '../console.ts';
 import type { PredictFlags } from '../outcome.ts';
+import { writeFault } from '../result-files.ts';
+import type { BatchScan } from './plan-batch.ts';
 import { type BatchRow, batchCsv } from './table.ts';
 
 /** Refuses a table or page that would overwrite another file: with --skip-existing they are those of the same batch. */
@@ -22,21 +24,30 @@ export async function checkSummaries(flags: PredictFlags): Promise<void> {
 export async function writeSummaries(
   service: Service,
   rows: readonly BatchRow[],
+  scans: readonly BatchScan[],
   flags: PredictFlags,
   progress: Progress,
 ): Promise<void> {
-  if (flags.csv !== undefined) await writeWhole(flags.csv, batchCsv(rows), { mode: 0o644 });
+  if (flags.csv !== undefined) await write(flags.csv, batchCsv(rows));
   if (flags.report === undefined) return;
   const { pictureOf, reportHtml } = await import('./report.ts');
   const pictures = new Map<BatchRow, string>();
   for (const [i, row] of rows.entries()) {
     progress.show('report', `Drawing scan ${i + 1} of ${rows.length} for ${flags.report}`);
-    const picture = await pictureOf(row, service.labels);
+    const picture = await pictureOf(row, scans[i].volume, service.labels, flags.frame);
     if (picture !== undefined) pictures.set(row, picture);
   }
   progress.clear();
   const title = `${service.name} ${service.version}`;
-  await writeWhole(flags.report, reportHtml(title, rows, pictures), { mode: 0o644 });
+  await write(flags.report, reportHtml(title, rows, pictures));
+}
+
+async function write(file: string, text: string): Promise<void> {
+  try {
+    await writeWhole(file, text, { mode: 0o644 });
+  } catch (error) {
+    throw writeFault(error, file);
+  }
 }
 
 /** The line of a scan that has ended. */

@@ -6,6 +6,8 @@ import type { LabelRow } from './ledger.ts';
 export interface BatchRow {
   readonly id: string;
   readonly path: string;
+  /** UID of the DICOM series. */
+  readonly series?: string;
   readonly state: 'done' | 'skipped' | 'outdated' | 'failed' | 'canceled';
   readonly error?: Pick<TomaatError, 'code' | 'message'>;
   readonly service: string;

@@ -91,7 +91,7 @@ export function addPredictionOptions(command: Command): Command {
   return command
     .option(
       '--volume <file>',
-      'the volume; a folder of volumes to predict one after the other; a folder, zip archive or file of a DICOM series',
+      'the volume; a folder of volumes, each of which is predicted; a folder, zip archive or file of a DICOM series',
     )
     .option(
       '--series <choice>',
