@@ -1,11 +1,19 @@
+import { globSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
+import { FileOrder, sharesProcess } from './test/file-order.ts';
+
+const find = (...patterns: string[]) => globSync(patterns, { cwd: import.meta.dirname });
+const besideSources = 'packages/*/src/**/*.test.ts';
+// Each file with a process of its own loads the sources again, which takes longer than most tests beside them.
+const shared = find(besideSources).filter((path) => sharesProcess(`${import.meta.dirname}/${path}`));
+const own = find(besideSources, 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts').filter(
+  (path) => !shared.includes(path),
+);
 
 export default defineConfig({
   resolve: { conditions: ['tomaat-source'] },
   ssr: { resolve: { conditions: ['tomaat-source', 'node'] } },
   test: {
-    include: ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts'],
-    globalSetup: ['packages/web/test/support/shared-page.ts'],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 120_000,
@@ -14,5 +22,17 @@ export default defineConfig({
     expect: { poll: { timeout: 20_000 } },
     // Workers and servers that tests start must find the sources of the workspace's packages.
     execArgv: ['--conditions=tomaat-source'],
+    sequence: { sequencer: FileOrder },
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'own process',
+          include: own,
+          globalSetup: ['packages/web/test/support/shared-page.ts'],
+        },
+      },
+      { extends: true, test: { name: 'shared process', include: shared, isolate: false } },
+    ],
   },
 });

@@ -1,0 +1,43 @@
+import { readFileSync, statSync } from 'node:fs';
+import { relative } from 'node:path';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+/** The files that take half a minute and more, the longest first. */
+const LONG = [
+  'packages/web/test/page.test.ts',
+  'packages/server/test/proxies.test.ts',
+  'packages/web/test/page-jobs.test.ts',
+  'test/guides.test.ts',
+  'packages/server/test/python-client.test.ts',
+  'packages/server/test/lost-jobs.test.ts',
+  'packages/server/test/backup.test.ts',
+  'packages/web/test/dicom.test.ts',
+  'packages/server/test/stop-signals.test.ts',
+  'packages/server/test/ohif.test.ts',
+];
+
+/**
+ * The order of test files: long ones, the others that have a process of their own, then those that share one; each
+ * the largest first. So no long file runs alone at the end, in a fresh clone too: vitest's own order goes by the
+ * times of the last run, and CI's was one without browsers.
+ */
+export class FileOrder extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const { root } = this.ctx.config;
+    const rank = ({ moduleId, project }: TestSpecification): number => {
+      const place = LONG.indexOf(relative(root, moduleId));
+      if (place >= 0) return place;
+      return project.config.isolate ? LONG.length : LONG.length + 1;
+    };
+    const keyed = files.map((file) => ({ file, rank: rank(file), size: statSync(file.moduleId).size }));
+    return keyed.sort((a, b) => a.rank - b.rank || b.size - a.size).map(({ file }) => file);
+  }
+}
+
+/**
+ * True if a test file beside the source leaves what others see as it is: it replaces no module, global or clock
+ * (`vi.`), and neither changes nor measures its process (`process.`).
+ */
+export function sharesProcess(path: string): boolean {
+  return !/\b(?:vi|process)\./.test(readFileSync(path, 'utf8'));
+}
