@@ -84,7 +84,9 @@ describe('a fault', () => {
   it('of the source delays its series, and shows in the summary', async () => {
     await using test = await openTestGateway();
     await arrive(test, 10);
-    test.pacs.fault = new TomaatError('UNAUTHORIZED', 'pacs asks for a login.');
+    test.pacs.fault = new TomaatError('UNAUTHORIZED', 'pacs asks for a login.', {
+      detail: { httpStatus: 401 },
+    });
     test.pass(quietMs);
     await expect.poll(async () => (await all(test))[0].attempts, { interval: 5 }).toBe(1);
     const summary = await test.gateway.summary();
