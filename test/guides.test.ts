@@ -547,8 +547,8 @@ ${code[1]}`);
 
     it('the batch writes results and a table, and a second start computes nothing', async () => {
       await works(copy);
-      expect(await works(batch)).toMatch(/^\[2\/2\] .* → results\//m);
-      expect(existsSync(inFolder('results', 'second', 'p2_segmentation.nii.gz'))).toBe(true);
+      expect(await works(batch)).toMatch(/^\[2\/2\] .* → cohort-results\//m);
+      expect(existsSync(inFolder('cohort-results', 'second', 'p2_segmentation.nii.gz'))).toBe(true);
       expect((await works(batch)).match(/is current, skipped/g)).toHaveLength(2);
       await works(piped);
       const first = readFileSync(inFolder('lungs-piped.nii.gz'));

@@ -372,3 +372,45 @@ describe('a fault of a file of rules', () => {
     expect(faults).toContainEqual(expect.stringContaining(fault));
   });
 });
+
+it('finds what does not fit in entries that have other faults, too', () => {
+  const text = `schemaVersion: 1
+sources:
+  pacs: { type: dicomweb, url: http://archive.example/rs, tokenFile: archive.token, poll: soon, since: 30h }
+  inbox: { type: folder, path: nowhere, quit: 0s }
+services:
+  lungs: { url: https://server.example, servce: ct-lung, apiKeyFile: none.key }
+destinations:
+  back: { type: source, source: pcas, colour: red }
+rules:
+  - { id: one, when: { modality: 7, slices: { min: 9, max: 3 }, sources: pasc }, service: liver, destinations: [bakc], urgency: 9 }
+  - { id: one, service: lungs, destinations: back }
+limits: { concurrency: 0, firstPause: 2h, longestPause: 1h }
+`;
+  const found = faultsOf(text);
+  for (const fault of [
+    /^3 sources\.pacs\.poll: must be a time/,
+    /^3 sources\.pacs\.since: must be whole days/,
+    /^3 sources\.pacs\.url: would get the token unencrypted/,
+    /^4 sources\.inbox: has the unknown key quit/,
+    /^4 sources\.inbox\.path: .*nowhere/,
+    /^6 services\.lungs: has the unknown key servce/,
+    /^6 services\.lungs\.service: is missing/,
+    /^6 services\.lungs\.apiKeyFile: .*none\.key/,
+    /^8 destinations\.back: has the unknown key colour/,
+    /^8 destinations\.back\.source: pcas is not the name of a source/,
+    /^10 rules\.0\.when\.modality: must be text/,
+    /^10 rules\.0\.when\.slices: can never match/,
+    /^10 rules\.0\.when\.sources\.0: pasc is not the name of a source/,
+    /^10 rules\.0\.service: liver is not the name of a service/,
+    /^10 rules\.0\.destinations\.0: bakc is not the name of a destination/,
+    /^10 rules\.0\.urgency: must be from 0/,
+    /^11 rules\.1\.id: one is the id of another rule/,
+    /^11 rules\.1\.destinations: must be a list/,
+    /^12 limits\.concurrency: must be 1 or more/,
+    /^12 limits\.firstPause: is longer than longestPause/,
+  ])
+    expect(found).toContainEqual(expect.stringMatching(fault));
+  // And none of what stands in for a value with a fault.
+  expect(found).toHaveLength(20);
+});

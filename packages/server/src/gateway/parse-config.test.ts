@@ -108,6 +108,7 @@ describe('parseGatewayConfig()', () => {
     const faults = faultsOf(text);
     expect(faults.map((fault) => fault.split(': ')[0])).toEqual([
       '3 sources.pacs.poll',
+      '3 sources.pacs.passwordFile',
       '10 destinations.other.url',
       '16 rules.0.destinations.0',
       '22 rules.1.service',

@@ -9,7 +9,6 @@ import {
   TomaatError,
   withoutTrailingSlashes,
 } from '@tomaat/core';
-import type { z } from 'zod';
 import { parseFingerprint } from '../trust/known-hosts.ts';
 import type {
   DestinationConfig,
@@ -19,21 +18,17 @@ import type {
   ServiceConfig,
   SourceConfig,
 } from './config.ts';
-import { configFaults, configWarnings, type SoundParts } from './config-checks.ts';
+import { configFaults, configWarnings } from './config-checks.ts';
 import {
   type DestinationEntry,
-  destinationSchema,
   type GatewayFile,
   gatewayFileSchema,
-  limitsSchema,
   type RuleEntry,
-  ruleSchema,
   type ServiceEntry,
   type SourceEntry,
-  serviceSchema,
-  sourceSchema,
 } from './config-schema.ts';
 import { type NamedFiles, openNamedFiles } from './secret-files.ts';
+import { soundParts } from './sound-parts.ts';
 
 export interface ParsedConfig {
   readonly config: GatewayConfig;
@@ -51,9 +46,9 @@ export function parseGatewayConfig(text: string, file: string): ParsedConfig {
   if (yamlFaults.length > 0) throw refuse(file, yamlFaults);
   const result = gatewayFileSchema.safeParse(data);
   const found: DataFault[] = result.success ? [] : faultsOfSchema(result.error.issues);
-  const parts = soundParts(data);
-  found.push(...configFaults(parts));
-  const configure = createConfigurator(dirname(resolve(file)), found);
+  const { parts, isSound } = soundParts(data);
+  const further: DataFault[] = configFaults(parts);
+  const configure = createConfigurator(dirname(resolve(file)), further);
   const configured = {
     sources: mapValues(parts.sources, (source, name) => configure.source(['sources', name], source)),
     services: mapValues(parts.services, (service, name) => configure.service(['services', name], service)),
@@ -61,7 +56,8 @@ export function parseGatewayConfig(text: string, file: string): ParsedConfig {
       configure.destination(['destinations', name], destination),
     ),
   };
-  found.push(...folderFaults(configured.sources, configured.destinations));
+  further.push(...folderFaults(configured.sources, configured.destinations));
+  found.push(...further.filter(({ path }) => isSound(path)));
   if (!result.success || found.length > 0) throw refuse(file, inOrder(place(found)));
   const { sources } = configured;
   const destinations = mapValues(parts.destinations, (destination, name) =>
@@ -88,37 +84,6 @@ const inOrder = (faults: readonly FileFault[]): FileFault[] =>
 
 const mapValues = <In, Out>(map: Readonly<Record<string, In>>, change: (value: In, name: string) => Out) =>
   Object.fromEntries(Object.entries(map).map(([name, value]) => [name, change(value, name)]));
-
-/** The parts without faults of their own, so that the others can be checked against them. */
-function soundParts(data: unknown): SoundParts {
-  const whole = asMap(data);
-  const sound = <T>(key: string, schema: z.ZodType<T>) =>
-    Object.fromEntries(
-      Object.entries(asMap(whole[key])).flatMap(([name, value]) => {
-        const result = schema.safeParse(value);
-        return result.success ? [[name, result.data]] : [];
-      }),
-    );
-  return {
-    sources: sound<SourceEntry>('sources', sourceSchema),
-    services: sound<ServiceEntry>('services', serviceSchema),
-    destinations: sound<DestinationEntry>('destinations', destinationSchema),
-    rules: (Array.isArray(whole.rules) ? whole.rules : [])
-      .slice(0, 1000)
-      .map((rule) => ruleSchema.safeParse(rule).data),
-    limits: limitsSchema.prefault({}).safeParse(whole.limits).data,
-    names: {
-      sources: Object.keys(asMap(whole.sources)),
-      services: Object.keys(asMap(whole.services)),
-      destinations: Object.keys(asMap(whole.destinations)),
-    },
-  };
-}
-
-const asMap = (value: unknown): Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : {};
 
 type Path = readonly PropertyKey[];
 
