@@ -64,7 +64,14 @@ export async function buildPage(): Promise<string> {
 }
 
 async function buildInto(folder: string): Promise<string> {
-  await build({ root: web, logLevel: 'error', build: { outDir: folder, emptyOutDir: true } });
+  // As it is shipped: a run of tests is no production for React otherwise.
+  const before = process.env.NODE_ENV;
+  process.env.NODE_ENV = 'production';
+  try {
+    await build({ root: web, logLevel: 'error', build: { outDir: folder, emptyOutDir: true } });
+  } finally {
+    process.env.NODE_ENV = before;
+  }
   return folder;
 }
 
