@@ -17,29 +17,30 @@ const coreValues = `
   differenceMap dilateLabels directionOf displayOf distinctFiles drawPreview encodeBase64
   encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
   explainEmpty extensionOf faultsOfSchema fileEndingOf fileGeometrySchema fillHoles filterLabels
-  findComponents findIdentifyingText flip formatAgreement formatList formatMl formatNames formatPoints
-  formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation identity
-  imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume
-  invert isDicom isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack isSamePatient
-  isSameResult isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
-  keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms
-  labelTypeFor labelVoxels labelsWith largestThatFits leastJudgedVoxels listFaults listSeries
-  manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries meanIntensities measureLabels
-  measurementsToCsv measurementsToTsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf modelsFor
-  mostNumberedLabels multiply neutralDataName neutralNames numberLabels numericVoxels observe openLabels
-  openZip orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema paritySchema
-  parseDicom parseManifest parseMeasurementsCsv parseModelServer parseParameter parseParameters
-  parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
+  findComponents findIdentifyingText findOutliers flip formatAgreement formatList formatMl formatNames
+  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
+  identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart
+  inspectVolume invert isDicom isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack
+  isSamePatient isSameResult isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
+  joinMeshes judge keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema
+  labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits leastCompared leastJudgedVoxels
+  listFaults listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
+  meanIntensities measureLabels measurementsToCsv measurementsToTsv mediaTypes meshToStl meshToVtk
+  mmDigits modelServersOf modelsFor mostNumberedLabels multiply neutralDataName neutralNames
+  numberLabels numericVoxels observe openLabels openZip orderByOutlier orientationOf originOf
+  outlierThreshold outputFormats outputSchema outputSchemas parameterSchema paritySchema parseDicom
+  parseManifest parseMeasurementsCsv parseModelServer parseParameter parseParameters parsePoints
+  parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
   readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
   readYaml readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords
   resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore
   roundLabels sameGrid scanLabels seriesFormats sortFiles soundPart sourceFromBytes spacingOf
-  stageOfInput stages supportedExtensions surfaceDistances surfaceOf traceStages transformEndings
-  transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork volumeEndings
-  volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform
-  withField withMeanIntensity withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel
-  worstVerdict writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume
-  zlibPlatform
+  stageOfInput stages supportedExtensions surfaceDistances surfaceOf textCell traceStages
+  transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork
+  volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes
+  webPlatform withField withMeanIntensity withoutTrailingSlashes withoutUnseen withoutVolumeEnding
+  worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat
+  writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes CheckedYaml Code CodecModule
@@ -52,19 +53,20 @@ const coreTypes = `
   FileFault FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField IdentifyingText
   InferOptions InferResult InfererSpec Input InputForm InputOf InputType InputValue InputsOf
   InspectOptions Interpolation KeyPictureOptions Label LabelAgreement LabelComparison LabelMeasurement
-  LabelName LabelTensor LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault
-  MeasuredLabelMap MeasurementReportOptions Mesh ModelServerAddress ModelSpec MorphologyOptions
-  NetworkReport NetworkSession NumericVolume NumericVoxels Observation Outcome Output OutputFormat
-  OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity Picture Platform
-  PointTransform Predecessor PredictionContext PredictionRequest PreviewOptions ReadLimits ReadOptions
-  ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions ResultOrigin Rewrite
-  SegmentLabel SegmentReference SegmentationIdentity SegmentationIdentityOptions SegmentationOptions
-  SegmentationType SelfTest SeriesFormat SeriesList ServedSpec Shape Size SliceReference
-  SlidingWindowSpec SmallObjectOptions SortedFiles SourceFile SpatialTransform Stage StageTimes Step
-  StoredOutput StoredWindow StoredZip StoredZipOptions StructureSetOptions SurfaceDistance
-  SurfaceOptions SuvScale Tensor TextSource Trace TransformContext TransformExtension TypedContext
-  UidMapper UnreadFile Vec3 Verdict Volume VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow
-  VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels Whereabouts WriteOptions ZipMember Zlib
+  LabelName LabelTensor LabelVolume LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest
+  ManifestFault MeasuredLabelMap MeasurementReportOptions Mesh ModelServerAddress ModelSpec
+  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Observation Outcome Outlier
+  OutlierReason Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf
+  Parity Picture Platform PointTransform Predecessor PredictionContext PredictionRequest PreviewOptions
+  ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions
+  ResultOrigin Rewrite SegmentLabel SegmentReference SegmentationIdentity SegmentationIdentityOptions
+  SegmentationOptions SegmentationType SelfTest SeriesFormat SeriesList ServedSpec Shape Size
+  SliceReference SlidingWindowSpec SmallObjectOptions SortedFiles SourceFile SpatialTransform Stage
+  StageTimes Step StoredOutput StoredWindow StoredZip StoredZipOptions StructureSetOptions
+  SurfaceDistance SurfaceOptions SuvScale Tensor TextSource Trace TransformContext TransformExtension
+  TypedContext UidMapper UnreadFile Vec3 Verdict Volume VolumeExtension VolumeFactsOf VolumeFormat
+  VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels Whereabouts WriteOptions
+  ZipMember Zlib
 `;
 const clientValues = `
   TomaatError announcedParitySchema announcementId announcementLifeSeconds announcementSchema

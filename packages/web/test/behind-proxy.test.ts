@@ -80,7 +80,7 @@ describe.skipIf(missing)('the page behind nginx', () => {
       await page.getByText('23 × 17 × 11 voxels').waitFor();
       await page.getByRole('button', { name: 'Send and compute' }).click();
       await page.waitForURL((url) => url.href.startsWith(`${base}/jobs/`) && !url.href.includes('upload'));
-      await page.getByRole('row').filter({ hasText: 'bright' }).waitFor();
+      await page.getByRole('row').filter({ hasText: 'bright' }).first().waitFor();
       await page.reload();
       const link = page.getByRole('link', { name: 'Above the threshold as nrrd' });
       expect((await link.getAttribute('href'))?.startsWith('/tomaat/api/jobs/')).toBe(true);
