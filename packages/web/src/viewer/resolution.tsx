@@ -1,16 +1,19 @@
 import { useState } from 'react';
 import type { Detail } from './scene.ts';
 
+/** What is drawn of every voxel, in words. */
+export const resolutionName = ({ factor }: Detail): string =>
+  factor === 2 ? 'half resolution' : `1/${factor} of the resolution`;
+
 /** Says how fine the slices are where they do not show every voxel, and offers those that do. */
 export function Resolution({ detail, onFull }: { detail?: Detail; onFull(): Promise<void> }) {
   const [busy, setBusy] = useState(false);
   if (!detail || detail.factor === 1) return null;
   const { factor, isSoftware } = detail;
-  const size = factor === 2 ? 'half resolution' : `1/${factor} of the resolution`;
   return (
     <p className="fine resolution">
-      Shown at {size}: each drawn voxel is {factor} × {factor} × {factor} of the scan, and smaller labels may
-      not be seen. Values and labels below the picture are those of the full scan.{' '}
+      Shown at {resolutionName(detail)}: each drawn voxel is {factor} × {factor} × {factor} of the scan, and
+      smaller labels may not be seen. Values and labels below the picture are those of the full scan.{' '}
       {isSoftware && (
         <button
           type="button"

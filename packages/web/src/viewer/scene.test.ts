@@ -30,7 +30,11 @@ vi.mock('@niivue/niivue', () => {
     draws = 0;
     customLayout: unknown[] = [];
     onLocationChange = (_: { mm: number[] }) => {};
-    gl = { getExtension: () => null };
+    // Draws by software.
+    gl = {
+      getExtension: () => ({ UNMASKED_RENDERER_WEBGL: 1, loseContext() {} }),
+      getParameter: () => 'SwiftShader',
+    };
     constructor(opts: Record<string, unknown>) {
       this.opts = { ...opts };
       state.instances.push(this);
@@ -98,6 +102,12 @@ vi.mock('@niivue/niivue', () => {
     },
     SLICE_TYPE: { SAGITTAL: 2, MULTIPLANAR: 3, RENDER: 4 },
   };
+});
+
+// There are no workers here.
+vi.mock('./prepare-apart.ts', async () => {
+  const { prepare } = await import('./prepare.ts');
+  return { prepareApart: async (...given: Parameters<typeof prepare>) => prepare(...given) };
 });
 
 const { openScene } = await import('./scene.ts');
@@ -250,6 +260,28 @@ describe('openScene()', () => {
     await Promise.all([scene.setLabels(large, styles), scene.setLabels(filled(3), styles)]);
     const [below, above] = await Promise.all(niivue.volumes.map(shown));
     expect([below.voxels[0], above.voxels[0]]).toEqual([2, 3]);
+  });
+
+  it('keeps a window chosen while every voxel is prepared; the next scan begins reduced', async () => {
+    const { scene, niivue } = await open();
+    const large = (value: number): Volume => ({
+      ...scan,
+      size: [132, 132, 132],
+      voxels: new Uint8Array(132 ** 3).fill(value),
+    });
+    const window = () => [niivue.volumes[0].cal_min, niivue.volumes[0].cal_max];
+    await scene.setScan(large(1));
+    expect(scene.detail()).toEqual({ factor: 2, isSoftware: true });
+    scene.setWindow(0, 50);
+    const drawing = scene.drawFully();
+    scene.setWindow(20, 90);
+    await drawing;
+    expect(scene.detail().factor).toBe(1);
+    expect(window()).toEqual([20, 90]);
+    await scene.setScan(large(2));
+    expect(scene.detail().factor).toBe(2);
+    // Its own, as the stand-in has it.
+    expect(window()).toEqual([10, 200]);
   });
 
   it('moves the crosshair in world coordinates, and distinguishes clicks from drags', async () => {

@@ -119,7 +119,10 @@ export async function openScene(
   /** What `scan` and `overlay` are drawn from; no scan under labels alone. */
   let source: { scan?: Volume; labels?: Volume } = {};
   let factor = 1;
-  let maxVoxels = isSoftware ? softwareVoxels : graphicsVoxels;
+  const firstVoxels = isSoftware ? softwareVoxels : graphicsVoxels;
+  let maxVoxels = firstVoxels;
+  /** The window that was set last for the scan; its own one if undefined. */
+  let shown: readonly [low: number, high: number] | undefined;
   /** The last scan and label map that were asked for: an older one that is ready later is dropped. */
   const turn = { scan: 0, labels: 0 };
   let scanLoading: Promise<unknown> = Promise.resolve();
@@ -181,10 +184,14 @@ export async function openScene(
     ...tools,
     setScan(volume) {
       const mine = ++turn.scan;
+      const isOther = volume !== source.scan;
+      if (isOther) maxVoxels = firstVoxels;
       const load = async () => {
         const drawn = factorFor(volume.size, maxVoxels);
         const { image, lowest, highest } = await imageOf(volume, 'scan.nii', 'mean', drawn);
         if (mine !== turn.scan) return undefined;
+        if (isOther) shown = undefined;
+        if (shown) [image.cal_min, image.cal_max] = shown;
         factor = drawn;
         source = { ...source, scan: volume };
         fitTo(volume);
@@ -226,11 +233,7 @@ export async function openScene(
     async drawFully() {
       maxVoxels = Number.POSITIVE_INFINITY;
       const { scan: volume, labels } = source;
-      if (volume && factor > 1) {
-        const window = scan && ([scan.cal_min!, scan.cal_max!] as const);
-        if (!(await scene.setScan(volume))) return;
-        if (window) [scan!.cal_min, scan!.cal_max] = window;
-      }
+      if (volume && factor > 1 && !(await scene.setScan(volume))) return;
       if (labels && source.labels === labels) await scene.setLabels(labels, styles ?? []);
     },
     styleLabels(labels) {
@@ -252,6 +255,7 @@ export async function openScene(
     },
     setWindow(low, high) {
       const isSame = (a: number, b: number) => Math.abs(a - b) <= 1e-6 * Math.abs(high - low);
+      shown = [low, high];
       if (!scan || (isSame(low, scan.cal_min!) && isSame(high, scan.cal_max!))) return;
       scan.cal_min = low;
       scan.cal_max = high;

@@ -5,7 +5,8 @@ import { keyCommands } from './key-commands.ts';
 import { aspectOf, type KeptView, keepView, keptView, type Plane, planes, type View } from './layouts.ts';
 import { type OverlayContent, planeNames } from './overlay-shapes.ts';
 import { type Tool, usePointer } from './pointer.ts';
-import type { LabelStyle, Scene } from './scene.ts';
+import { resolutionName } from './resolution.tsx';
+import type { Detail, LabelStyle, Scene } from './scene.ts';
 import { takeScreenshot } from './screenshot.ts';
 import { moveByVoxels, moveToSlice, type Stack, sliceNumber, stackAlong } from './stack.ts';
 import { useKeys } from './use-keys.ts';
@@ -25,6 +26,8 @@ interface ControlsOf {
   position?: Vec3;
   window?: ShownWindow;
   range?: ValueRange;
+  /** How fine the slices are. */
+  detail?: Detail;
   setWindow(window: ShownWindow): void;
   /** What is shown first, in place of what was chosen last. */
   firstView?: View;
@@ -117,9 +120,10 @@ export function useControls(of: ControlsOf) {
         )
         .join(', ');
     const window = shown && `level ${formatValue(shown.level)}, width ${formatValue(shown.width)}`;
+    const resolution = of.detail && of.detail.factor > 1 && resolutionName(of.detail);
     const caption = [
       of.caption ?? 'TOMAAT',
-      [kept.view === '3d' ? '3-D view' : slices, window].filter(Boolean).join(' · '),
+      [kept.view === '3d' ? '3-D view' : slices, window, resolution].filter(Boolean).join(' · '),
     ];
     takeScreenshot(scene, kept.view === '3d' ? undefined : content, caption, frame.current!.clientWidth).then(
       (blob) => save(blob, 'tomaat-view.png'),

@@ -30,6 +30,8 @@ export interface SceneState {
   readonly scene?: Scene;
   /** The slices are drawn. */
   readonly ready: boolean;
+  /** What is drawn is of an earlier scan, or of none. */
+  readonly isStale: boolean;
   readonly error?: unknown;
   setError(error: unknown): void;
   readonly presets: readonly WindowPreset[];
@@ -163,7 +165,20 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     if (ready && target) scene?.goTo(target.position);
   }, [scene, ready, target]);
 
-  return { scene, ready, error, setError, presets, range, window, setWindow, position, detail, drawFully };
+  return {
+    scene,
+    ready,
+    isStale: scanShown !== scan,
+    error,
+    setError,
+    presets,
+    range,
+    window,
+    setWindow,
+    position,
+    detail,
+    drawFully,
+  };
 }
 
 /** Keeps the view and the opacity of the labels, 0 to 1; the scene is undefined until its slices are drawn. */

@@ -52,8 +52,20 @@ export function Viewer({
   const canvas = useRef<HTMLCanvasElement>(null);
   const [opacity, setOpacity] = useState(0.55);
   const drawn = { scan, labelMap, labels, mesh, points, display, target, onMove };
-  const { scene, ready, error, setError, presets, range, window, setWindow, position, detail, drawFully } =
-    useScene(canvas, drawn);
+  const {
+    scene,
+    ready,
+    isStale,
+    error,
+    setError,
+    presets,
+    range,
+    window,
+    setWindow,
+    position,
+    detail,
+    drawFully,
+  } = useScene(canvas, drawn);
   const controls = useControls({
     viewer,
     frame,
@@ -64,6 +76,7 @@ export function Viewer({
     position,
     window,
     range,
+    detail,
     setWindow,
     firstView,
     caption,
@@ -79,6 +92,7 @@ export function Viewer({
       ref={viewer}
       className={`viewer${plain ? ' plain-viewer' : ''}${controls.isFull ? ' full-viewer' : ''}`}
       data-ready={ready}
+      data-stale={isStale}
     >
       <Toolbar controls={controls} plain={plain} />
       <div
