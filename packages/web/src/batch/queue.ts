@@ -174,6 +174,8 @@ export class BatchQueue {
       const key = newKey();
       const { service } = this;
       this.#update(id, { key });
+      // Before anything is sent: a page that dies then finds the request, and does not send the scan twice.
+      writeBatch(this.#key, this.#kept());
       await submit(
         {
           key,
