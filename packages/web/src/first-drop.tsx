@@ -1,13 +1,7 @@
 import type { Service } from '@tomaat/client';
 import { useRef, useState } from 'react';
-import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
-import {
-  chooseFolder,
-  type DropItem,
-  type Picked,
-  pickedFromDrop,
-  pickedFromInput,
-} from './dicom/picked-files.ts';
+import type { Picked } from './dicom/picked-files.ts';
+import { FileDrop } from './file-drop.tsx';
 import type { FoundFits } from './form/fit-finder.ts';
 import { handOver } from './form/handed-over.ts';
 import { faultOf, Loading, Problem } from './ui.tsx';
@@ -59,10 +53,17 @@ export function FirstDropArea({ drop: { busy, error, found, take, clear } }: { d
   const fitting = found ? [...found.fits.values()].filter(({ fits }) => fits).length : 0;
   return (
     <section className="first-drop" aria-label="Which services fit">
-      <DropZone
-        aria-label="Drop a scan here"
-        className={found ? 'drop has-file' : 'drop'}
-        onDrop={({ items }) => void take(() => pickedFromDrop(items as DropItem[]))}
+      <FileDrop
+        label="Drop a scan here"
+        hasFile={found !== undefined}
+        onPick={(pick) => void take(pick)}
+        actions={
+          found && (
+            <button type="button" className="quiet" onClick={clear}>
+              Remove
+            </button>
+          )
+        }
       >
         <p>
           <strong>{found ? found.name : 'Drop a scan to see which services fit'}</strong>
@@ -71,27 +72,7 @@ export function FirstDropArea({ drop: { busy, error, found, take, clear } }: { d
             uploaded.
           </span>
         </p>
-        <span className="drop-actions">
-          <FileTrigger
-            allowsMultiple
-            onSelect={(list) => list && void take(async () => pickedFromInput([...list]))}
-          >
-            <AriaButton className="quiet">Choose files</AriaButton>
-          </FileTrigger>
-          <button
-            type="button"
-            className="quiet"
-            onClick={() => chooseFolder((files) => void take(async () => pickedFromInput(files)))}
-          >
-            Choose a folder
-          </button>
-          {found && (
-            <button type="button" className="quiet" onClick={clear}>
-              Remove
-            </button>
-          )}
-        </span>
-      </DropZone>
+      </FileDrop>
       {busy && <Loading what="Reading the header …" />}
       {found && (
         <p role="status">

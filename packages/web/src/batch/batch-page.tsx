@@ -1,15 +1,9 @@
 import type { Service } from '@tomaat/client';
 import { useRef, useState, useSyncExternalStore } from 'react';
-import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
 import { Link } from 'wouter';
 import { whereItGoes } from '../access-texts.ts';
-import {
-  chooseFolder,
-  type DropItem,
-  type Picked,
-  pickedFromDrop,
-  pickedFromInput,
-} from '../dicom/picked-files.ts';
+import type { Picked } from '../dicom/picked-files.ts';
+import { FileDrop } from '../file-drop.tsx';
 import { ParameterField } from '../form/fields.tsx';
 import { onlyVolumeInput } from '../form/fit.ts';
 import { useMe } from '../login.tsx';
@@ -71,10 +65,11 @@ function Batch({ service }: { service: Service }) {
   return (
     <>
       <section className="panel batch-setup" aria-label="Scans and parameters">
-        <DropZone
-          aria-label="Drop scans here"
-          className={rows.length > 0 ? 'drop has-file' : 'drop'}
-          onDrop={({ items }) => void take((signal) => pickedFromDrop(items as DropItem[], { signal }))}
+        <FileDrop
+          label="Drop scans here"
+          hasFile={rows.length > 0}
+          isFolderFirst
+          onPick={(pick) => void take((signal) => pick({ signal }))}
         >
           <p>
             <strong>Drop a folder or files here</strong>
@@ -82,22 +77,7 @@ function Batch({ service }: { service: Service }) {
               Volumes in any format that the service takes, and folders of DICOM series
             </span>
           </p>
-          <span className="drop-actions">
-            <button
-              type="button"
-              className="quiet"
-              onClick={() => chooseFolder((files) => void take(async () => pickedFromInput(files)))}
-            >
-              Choose a folder
-            </button>
-            <FileTrigger
-              allowsMultiple
-              onSelect={(list) => list && void take(async () => pickedFromInput([...list]))}
-            >
-              <AriaButton className="quiet">Choose files</AriaButton>
-            </FileTrigger>
-          </span>
-        </DropZone>
+        </FileDrop>
         {opening && <Loading what={opening} />}
         {error !== undefined && <Problem fault={faultOf(error)} />}
         {leftOut.length > 0 && (

@@ -1,9 +1,9 @@
 import type { Service } from '@tomaat/client';
 import { formatList, type Vec3 } from '@tomaat/core';
 import { useEffect } from 'react';
-import { Button as AriaButton, DropZone, FileTrigger, ProgressBar } from 'react-aria-components';
-import { chooseFolder, type DropItem, pickedFromDrop, pickedFromInput } from '../dicom/picked-files.ts';
+import { ProgressBar } from 'react-aria-components';
 import { SeriesList } from '../dicom/series-list.tsx';
+import { FileDrop } from '../file-drop.tsx';
 import { formatBytes } from '../format.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import { ChosenView } from './chosen-view.tsx';
@@ -84,14 +84,24 @@ interface DropAreaProps {
   choice: VolumeChoice;
 }
 
-/** Takes files by drop, by the file picker, and as a folder. */
+/** Where a volume is dropped or chosen, and what was. */
 function DropArea({ title, scan, choice: { session, takeFiles, remove } }: DropAreaProps) {
   const className = scan ? 'quiet small' : 'quiet';
   return (
-    <DropZone
-      aria-label={`Drop ${title} here`}
-      className={scan ? 'drop has-file' : 'drop'}
-      onDrop={({ items }) => void takeFiles((options) => pickedFromDrop(items as DropItem[], options))}
+    <FileDrop
+      label={`Drop ${title} here`}
+      hasFile={scan !== undefined}
+      isSmall={scan !== undefined}
+      accept={volumePicker}
+      choose={scan ? 'Choose others' : 'Choose files'}
+      onPick={(pick) => void takeFiles(pick)}
+      actions={
+        (scan || session) && (
+          <button type="button" className={className} onClick={remove}>
+            Remove
+          </button>
+        )
+      }
     >
       {scan ? (
         <p className="chosen">
@@ -110,28 +120,7 @@ function DropArea({ title, scan, choice: { session, takeFiles, remove } }: DropA
           </span>
         </p>
       )}
-      <span className="drop-actions">
-        <FileTrigger
-          allowsMultiple
-          acceptedFileTypes={volumePicker}
-          onSelect={(list) => list && void takeFiles(async () => pickedFromInput([...list]))}
-        >
-          <AriaButton className={className}>{scan ? 'Choose others' : 'Choose files'}</AriaButton>
-        </FileTrigger>
-        <button
-          type="button"
-          className={className}
-          onClick={() => chooseFolder((files) => void takeFiles(async () => pickedFromInput(files)))}
-        >
-          Choose a folder
-        </button>
-        {(scan || session) && (
-          <button type="button" className={className} onClick={remove}>
-            Remove
-          </button>
-        )}
-      </span>
-    </DropZone>
+    </FileDrop>
   );
 }
 

@@ -1,7 +1,6 @@
 import { type JobIn, type JobOutput, measuredLabelMap, type Service } from '@tomaat/client';
 import { isSeriesFormat, type OutputType, outputFormats, type SeriesFormat, TomaatError } from '@tomaat/core';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
-import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
 import {
   type Originals,
   onOriginals,
@@ -9,14 +8,9 @@ import {
   recognizeOriginals,
   type SentSeries,
 } from '../dicom/originals.ts';
-import {
-  chooseFolder,
-  type DropItem,
-  type Picked,
-  pickedFromDrop,
-  pickedFromInput,
-} from '../dicom/picked-files.ts';
+import type { Picked } from '../dicom/picked-files.ts';
 import { openDicomSession } from '../dicom/session.ts';
+import { FileDrop } from '../file-drop.tsx';
 import { client } from '../site.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 
@@ -102,10 +96,10 @@ export function OriginalsField({ sent }: { sent: SentSeries }) {
 
   return (
     <div className="originals">
-      <DropZone
-        aria-label="Drop the series here"
-        className="drop"
-        onDrop={({ items }) => void take((signal) => pickedFromDrop(items as DropItem[], { signal }))}
+      <FileDrop
+        label="Drop the series here"
+        isSmall
+        onPick={(pick) => void take((signal) => pick({ signal }))}
       >
         <p>
           <strong>Drop the series again to get DICOM results</strong>
@@ -113,22 +107,7 @@ export function OriginalsField({ sent }: { sent: SentSeries }) {
             They are made in this browser: the server has the series without the identity of the patient.
           </span>
         </p>
-        <span className="drop-actions">
-          <FileTrigger
-            allowsMultiple
-            onSelect={(list) => list && void take(async () => pickedFromInput([...list]))}
-          >
-            <AriaButton className="quiet small">Choose files</AriaButton>
-          </FileTrigger>
-          <button
-            type="button"
-            className="quiet small"
-            onClick={() => chooseFolder((files) => void take(async () => pickedFromInput(files)))}
-          >
-            Choose a folder
-          </button>
-        </span>
-      </DropZone>
+      </FileDrop>
       {busy !== undefined && <Loading what={busy} />}
       {error !== undefined && (
         <Problem fault={{ ...faultOf(error), title: 'DICOM results cannot be made of these files' }} />
