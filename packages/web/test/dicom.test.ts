@@ -23,6 +23,7 @@ import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRecordingProxy } from '../../server/test/recording-proxy.ts';
+import config from '../vite.config.ts';
 import type { Reading } from './dicom-harness/harness.ts';
 import { expectAccessible } from './support/axe.ts';
 import { resultThere } from './support/flows.ts';
@@ -336,8 +337,9 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
     beforeAll(async () => {
       const built = join(folder, 'harness');
       const root = fileURLToPath(new URL('dicom-harness', import.meta.url));
-      const configFile = fileURLToPath(new URL('../vite.config.ts', import.meta.url));
-      await build({ root, configFile, logLevel: 'error', build: { outDir: built, emptyOutDir: true } });
+      // As the page is built, but for its documents.
+      const settings = { ...config.build, rolldownOptions: {}, outDir: built, emptyOutDir: true };
+      await build({ ...config, configFile: false, root, logLevel: 'error', build: settings });
       const own = await openSite(built, { appFolders: [boxedApp('threshold')] });
       harness = { ...(await openPage(browser, own.address)), site: own };
       await harness.page.goto(own.address);
