@@ -14,20 +14,24 @@ const secretFile = (name: string, text: string, mode = 0o600) => {
   chmodSync(join(folder, name), mode);
 };
 
-beforeAll(() => {
-  secretFile('pacs.password', 'pässword\n');
-  secretFile('archive.token', 'abc.def\r\n');
-  secretFile('hook.secret', '0123456789abcdef\n');
-  secretFile('lungs.key', 'tmt_key\n');
-  secretFile('open.secret', '0123456789abcdef\n', 0o640);
-  secretFile('short.secret', '0123\n');
-  secretFile('empty.secret', '\n');
-  secretFile('two-lines.secret', '0123456789abcdef\nx\n');
-  secretFile('spaces.secret', ' 0123456789abcdef\n');
-  secretFile('ca.pem', '-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n', 0o644);
-  mkdirSync(join(folder, 'inbox', 'done'), { recursive: true });
-});
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+/** Makes the files for the tests of one file. */
+export function useConfigFiles(): void {
+  beforeAll(() => {
+    mkdirSync(folder, { recursive: true });
+    secretFile('pacs.password', 'pässword\n');
+    secretFile('archive.token', 'abc.def\r\n');
+    secretFile('hook.secret', '0123456789abcdef\n');
+    secretFile('lungs.key', 'tmt_key\n');
+    secretFile('open.secret', '0123456789abcdef\n', 0o640);
+    secretFile('short.secret', '0123\n');
+    secretFile('empty.secret', '\n');
+    secretFile('two-lines.secret', '0123456789abcdef\nx\n');
+    secretFile('spaces.secret', ' 0123456789abcdef\n');
+    secretFile('ca.pem', '-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n', 0o644);
+    mkdirSync(join(folder, 'inbox', 'done'), { recursive: true });
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+}
 
 export const whole = `schemaVersion: 1
 sources:

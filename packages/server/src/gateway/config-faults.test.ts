@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { changed, faultsOf } from '../../test/gateway-config-fixture.ts';
+import { changed, faultsOf, useConfigFiles } from '../../test/gateway-config-fixture.ts';
+
+useConfigFiles();
 
 describe('a fault of a file of rules', () => {
   it.each<[string, string, string, string]>([

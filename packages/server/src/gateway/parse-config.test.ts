@@ -1,7 +1,9 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { changed, faultsOf, file, folder, whole } from '../../test/gateway-config-fixture.ts';
+import { changed, faultsOf, file, folder, useConfigFiles, whole } from '../../test/gateway-config-fixture.ts';
 import { parseGatewayConfig } from './parse-config.ts';
+
+useConfigFiles();
 
 describe('parseGatewayConfig()', () => {
   it('gives durations in ms, absolute paths, secrets, and defaults', () => {

@@ -44,6 +44,15 @@ const batch = 200;
 
 export type SeriesStore = ReturnType<typeof createSeriesStore>;
 
+interface FinishOptions {
+  readonly nowMs: number;
+  readonly quietMs: number;
+  /** The series has changed: a row for what it is now follows. */
+  readonly followed?: boolean;
+  /** The source no longer has it: whatever it has of it later is new. */
+  readonly isGone?: boolean;
+}
+
 /** What the gateway itself does with rows. Times are given by its steady clock, ms. */
 export function createSeriesStore(database: Database<SeriesSchema>, known: KnownSeries) {
   const { db } = database;
@@ -214,15 +223,6 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
       for (const { series } of results ?? []) await known.addOwn(trx, row.source, series, nowMs);
       return row;
     });
-  }
-
-  interface FinishOptions {
-    readonly nowMs: number;
-    readonly quietMs: number;
-    /** The series has changed: a row for what it is now follows. */
-    readonly followed?: boolean;
-    /** The source no longer has it: whatever it has of it later is new. */
-    readonly isGone?: boolean;
   }
 
   /** Ends an attempt and its row; undefined if the attempt has ended meanwhile. A series that has grown follows. */
