@@ -14,6 +14,10 @@ const LONG = [
   'packages/web/test/dicom.test.ts',
   'packages/server/test/stop-signals.test.ts',
   'packages/server/test/ohif.test.ts',
+  'test/package.test.ts',
+  'packages/web/test/access-texts.test.ts',
+  'packages/server/test/cli-dicom.test.ts',
+  'packages/server/test/brain.test.ts',
 ];
 
 /**

@@ -14,8 +14,9 @@ beforeAll(async () => {
 });
 afterAll(() => rm(out, { recursive: true, force: true }));
 
-/** Those that read YAML take a millisecond per input. */
-const inputsOf = (name: string) => (['manifest', 'gatewayRules'].includes(name) ? 300 : 2000);
+/** Those that read YAML, or start a stream for each member, take milliseconds per input. */
+const slow = ['manifest', 'gatewayRules', 'members'];
+const inputsOf = (name: string) => (slow.includes(name) ? 300 : 2000);
 
 describe('a short run finds nothing', () => {
   it.each(Object.keys(targets))('%s', async (name) => {
