@@ -57,7 +57,7 @@ describe('buildResults()', () => {
   it.each([
     ['of another patient', 'Roe^John', 0],
     ['at another place', 'Doe^Jane', 0.7],
-  ])('refuses an object %s, whoever made it', async (_, patient, shearMm) => {
+  ])('refuses an object %s', async (_, patient, shearMm) => {
     const fetched = await fetchedOf('Doe^Jane');
     const { chosen: other } = await fetchedOf(patient, shearMm);
     const sheared = asymmetricLabels(madeSource({ shearMm }).grid);
