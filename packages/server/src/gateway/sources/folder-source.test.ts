@@ -207,7 +207,7 @@ describe('openFolderSource()', () => {
     expect(await fetched('1.2.3.9')).toHaveLength(1);
   });
 
-  it.skipIf(process.getuid?.() === 0)('waits with a series of which it may not read a file', async () => {
+  it.skipIf(process.geteuid?.() === 0)('waits with a series of which it may not read a file', async () => {
     await put('1', bytesOf({ instance: 1 }));
     await chmod(await put('2', bytesOf({ instance: 2 })), 0);
     later();
