@@ -1,31 +1,24 @@
-import { type Bytes, type OutputFormat, TomaatError } from '@tomaat/core';
+import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import { isSettled, type Job, type JobIn, jobSchema } from './contract/jobs.ts';
 import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
-import type { NamedPrediction } from './contract/predictions.ts';
 import { type Fit, fitSchema, type Service, serviceSchema, type VolumeFacts } from './contract/services.ts';
-import { dispositionName } from './header-value.ts';
 import {
   addressOf,
-  type Connection,
   type ConnectionOptions,
+  callForJson,
   callJson,
   errorOf,
+  jobPath,
   networkFault,
   openConnection,
-  readJson,
   send,
   startWatchdog,
 } from './http.ts';
 import { anonymousFiles } from './identifying-text.ts';
-import {
-  type NamedBytes,
-  randomHex,
-  toUploadFile,
-  type UploadFile,
-  type UploadProgress,
-  upload,
-} from './upload.ts';
+import { type OutputFile, openOutput } from './output-file.ts';
+import { isAsIs, type PredictOptions, predict, type VolumeFile } from './prediction.ts';
+import { toUploadFile } from './upload.ts';
 import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
 import { type WatchOptions, watchJob } from './watch.ts';
 
@@ -35,63 +28,6 @@ export interface ServiceFilters {
   task?: string;
   /** Words that must occur in the name or description. */
   q?: string;
-}
-
-/** A value of an input that is not a file. Points are RAS+ mm. */
-export type InputParameter = number | boolean | string | readonly (readonly [number, number, number])[];
-
-/**
- * A file of a volume: a File or Blob, bytes with or without a name, a source that is read while it is sent, or the
- * result of `upload`.
- */
-export type VolumeFile = UploadFile | NamedBytes | Uint8Array | ArrayBuffer | FileRef;
-type SentFile = UploadFile | FileRef;
-
-export interface PredictOptions {
-  /**
-   * The file of each volume input, or the result of `upload` for it; several for one volume that consists of several
-   * files (.hdr and .img, the files of a DICOM series).
-   */
-  volumes: Readonly<Record<string, VolumeFile | readonly VolumeFile[]>>;
-  values?: Readonly<Record<string, InputParameter>>;
-  /** Which frame of a 4-D volume, starting at 0. */
-  frame?: number;
-  /** Which DICOM series, if the files of a volume contain several: its UID or its number. */
-  series?: string;
-  /**
-   * The format of an output, by its name. Those that refer to a DICOM series (`seriesFormats`) can only be asked for
-   * here; all others also from `output()`.
-   */
-  formats?: Readonly<Record<string, OutputFormat>>;
-  /** The same key with the same request returns the same job; generated if missing. */
-  idempotencyKey?: string;
-  onUpload?: UploadProgress;
-  /** Resumes uploads of larger files after an interruption, and does not resend files that the server already has. */
-  resumableAboveBytes?: number;
-  /** 0 (most urgent) to 7; 3 if missing. */
-  urgency?: number;
-  /** Sends files unchanged: with header text that may identify the patient, and under their own names. */
-  keepText?: boolean;
-  signal?: AbortSignal;
-}
-
-export interface OutputFile {
-  /**
-   * The bytes; the stream fails with UNREACHABLE if the connection breaks. They can be read once: from this stream,
-   * or by one call of one of the methods below. A second read rejects with BAD_REQUEST.
-   */
-  readonly stream: ReadableStream<Bytes>;
-  readonly fileName: string;
-  readonly sizeBytes?: number;
-  readonly mediaType: string;
-  blob(): Promise<Blob>;
-  bytes(): Promise<Bytes>;
-  /** The bytes as UTF-8 text. */
-  text(): Promise<string>;
-  /**
-   * The parsed text of Measurements, and of other outputs requested with the format json. UPSTREAM if it is not JSON.
-   */
-  json<T = unknown>(): Promise<T>;
 }
 
 interface Signalled {
@@ -156,11 +92,6 @@ export interface Client {
   logOut(options?: Signalled): Promise<LoggedOut | undefined>;
 }
 
-const formatsText = (formats: Readonly<Record<string, string>>): string | undefined =>
-  Object.entries(formats)
-    .map((pair) => pair.join(':'))
-    .join(',') || undefined;
-
 /**
  * A newer server may send more about an input than this version knows: only what is used is validated, the rest is
  * ignored.
@@ -187,21 +118,8 @@ const anyService: z.ZodType<Service> = z.union([
  */
 export function createClient(options: ConnectionOptions): Client {
   const connection = openConnection(options);
-  const jobPath = (id: string) => `/api/jobs/${encodeURIComponent(id)}`;
-
-  async function call<T>(
-    path: string,
-    schema: z.ZodType<T>,
-    options: Parameters<typeof callJson>[3] = {},
-  ): Promise<T> {
-    const found = await callJson(connection, path, schema, options);
-    if (found === undefined)
-      throw new TomaatError(
-        'UPSTREAM',
-        `${addressOf(connection, path)} answered nothing. Check the address.`,
-      );
-    return found;
-  }
+  const call = <T>(path: string, schema: z.ZodType<T>, options?: Parameters<typeof callForJson>[3]) =>
+    callForJson(connection, path, schema, options);
 
   /**
    * For servers without that endpoint, where DELETE is the only way to cancel. DELETE removes a job that is already
@@ -241,71 +159,7 @@ export function createClient(options: ConnectionOptions): Client {
 
     removeUpload: (id, { signal } = {}) => removeUpload(connection, id, signal),
 
-    async predict(
-      serviceId,
-      {
-        volumes,
-        values = {},
-        frame,
-        series,
-        formats,
-        idempotencyKey = randomHex(16),
-        onUpload,
-        resumableAboveBytes = Number.POSITIVE_INFINITY,
-        urgency,
-        keepText,
-        signal,
-      },
-    ) {
-      const path = `/api/services/${encodeURIComponent(serviceId)}/predictions`;
-      const fields = Object.entries(values).map(([name, value]) => [name, asText(value)] as const);
-      const given = (
-        await Promise.all(
-          Object.entries(volumes).map(async ([name, files]) => {
-            const list = (isList(files) ? files : [files]).map((file) =>
-              isRef(file) ? file : toUploadFile(name, file),
-            );
-            return (keepText ? list : await withoutText(name, list)).map((file) => [name, file] as const);
-          }),
-        )
-      ).flat();
-      const headers = {
-        'idempotency-key': idempotencyKey,
-        accept: 'application/json',
-        priority: urgency === undefined ? undefined : `u=${urgency}`,
-      };
-      if (given.some(([, file]) => isRef(file) || sizeOf(file) > resumableAboveBytes)) {
-        const inputs = await uploadAll(connection, given, onUpload, signal);
-        if (inputs) {
-          const named: NamedPrediction = {
-            inputs,
-            parameters: Object.fromEntries(fields),
-            ...{ frame, series, formats },
-          };
-          return call(path, jobSchema, {
-            method: 'POST',
-            headers: { ...headers, 'content-type': 'application/json' },
-            body: JSON.stringify(named),
-            repeatable: true,
-            signal,
-          });
-        }
-      }
-      const files = given.flatMap(([name, file]) => (isRef(file) ? [] : [[name, file] as const]));
-      const response = await upload(
-        connection,
-        path,
-        { fields, files },
-        {
-          query: { frame, series, formats: formats && formatsText(formats) },
-          headers,
-          repeatable: true,
-          onUpload,
-          signal,
-        },
-      );
-      return readJson(response, jobSchema, addressOf(connection, path), signal);
-    },
+    predict: (serviceId, options) => predict(connection, serviceId, options),
 
     fit: (id, inputs, { signal } = {}) =>
       call(`/api/services/${encodeURIComponent(id)}/fit`, fitSchema, {
@@ -373,36 +227,7 @@ export function createClient(options: ConnectionOptions): Client {
       }
     },
 
-    async output(jobId, name, { format, signal } = {}) {
-      const path = `${jobPath(jobId)}/outputs/${encodeURIComponent(name)}`;
-      const address = addressOf(connection, path, { format });
-      const watchdog = startWatchdog(connection, signal);
-      try {
-        // The raw bytes: a .nii.gz must not be decompressed on the way.
-        const headers = { 'accept-encoding': 'identity' };
-        const response = await send(
-          connection,
-          path,
-          { query: { format }, headers, signal: watchdog.signal },
-          watchdog.alive,
-        );
-        const length = response.headers.get('content-length');
-        const sizeBytes =
-          length === null || response.headers.has('content-encoding') ? undefined : Number(length);
-        const stream = guarded(response.body ?? new ReadableStream(), sizeBytes, address, watchdog, signal);
-        const mediaType = response.headers.get('content-type') ?? 'application/octet-stream';
-        return {
-          stream,
-          fileName: dispositionName(response.headers.get('content-disposition')) ?? name,
-          sizeBytes,
-          mediaType,
-          ...readersOf(stream, name, mediaType),
-        };
-      } catch (error) {
-        watchdog.stop();
-        throw error;
-      }
-    },
+    output: (jobId, name, options) => openOutput(connection, jobId, name, options),
 
     me: ({ signal, page } = {}) => call('/auth/me', meSchema, { query: { page }, signal }),
 
@@ -423,129 +248,4 @@ export function requireSuccess(job: Job): JobIn<'succeeded'> {
   if (job.state === 'succeeded') return job;
   if (isSettled(job)) throw errorOf(job.error);
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
-}
-
-/**
- * The files of one input, ready to send. Those already on the server, and those to be sent unchanged, are left alone.
- */
-async function withoutText(input: string, files: readonly SentFile[]): Promise<readonly SentFile[]> {
-  const sent = files.flatMap((file) => (isRef(file) || isAsIs(file) ? [] : [file]));
-  const stripped = await (await anonymousFiles(input, sent)).strip();
-  return files.map((file) => (isRef(file) || isAsIs(file) ? file : stripped.shift()!));
-}
-
-const isAsIs = (file: UploadFile): boolean => !(file instanceof Blob) && file.asIs === true;
-
-const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size : file.sizeBytes);
-
-/** Sends the files of each input one after the other; undefined if the server does not support such uploads. */
-async function uploadAll(
-  connection: Connection,
-  files: readonly (readonly [name: string, file: SentFile])[],
-  onUpload?: UploadProgress,
-  signal?: AbortSignal,
-): Promise<Record<string, FileRef[]> | undefined> {
-  const totalBytes = files.reduce((sum, [, file]) => sum + (isRef(file) ? 0 : sizeOf(file)), 0);
-  const inputs: Record<string, FileRef[]> = {};
-  let before = 0;
-  for (const [name, file] of files) {
-    const report = ({ sentBytes }: { sentBytes: number }) =>
-      onUpload?.({ sentBytes: before + sentBytes, totalBytes });
-    const ref = isRef(file) ? file : await uploadResumable(connection, file, { onUpload: report, signal });
-    if (!ref) return undefined;
-    inputs[name] = [...(inputs[name] ?? []), ref];
-    before += isRef(file) ? 0 : sizeOf(file);
-  }
-  return inputs;
-}
-
-function isRef(file: VolumeFile): file is FileRef {
-  return typeof file === 'object' && file !== null && ('upload' in file || 'blob' in file);
-}
-
-function isList(files: VolumeFile | readonly VolumeFile[]): files is readonly VolumeFile[] {
-  return Array.isArray(files);
-}
-
-function asText(value: InputParameter): string {
-  return Array.isArray(value) ? value.map((point) => point.join(',')).join(';') : String(value);
-}
-
-/** The ways to read a whole output. */
-function readersOf(
-  stream: ReadableStream<Bytes>,
-  name: string,
-  mediaType: string,
-): Pick<OutputFile, 'blob' | 'bytes' | 'text' | 'json'> {
-  const whole = () => {
-    try {
-      return new Response(stream);
-    } catch (cause) {
-      throw new TomaatError(
-        'BAD_REQUEST',
-        `The output ${name} was read before, and its bytes come once. Keep what the first read gave, or call output() again.`,
-        { cause },
-      );
-    }
-  };
-  return {
-    blob: async () => new Blob([await whole().blob()], { type: mediaType }),
-    bytes: async () => new Uint8Array(await whole().arrayBuffer()),
-    text: async () => await whole().text(),
-    async json<T>() {
-      const text = await whole().text();
-      try {
-        return JSON.parse(text) as T;
-      } catch (cause) {
-        throw new TomaatError(
-          'UPSTREAM',
-          `The output ${name} is not JSON but ${mediaType}. Ask for the format json where its type has it: output(id, '${name}', { format: 'json' }).`,
-          { cause },
-        );
-      }
-    },
-  };
-}
-
-/**
- * The same bytes; a broken connection, a timeout or a short response makes the stream fail with UNREACHABLE instead
- * of ending it.
- */
-function guarded(
-  body: ReadableStream<Bytes>,
-  sizeBytes: number | undefined,
-  address: string,
-  watchdog: ReturnType<typeof startWatchdog>,
-  signal?: AbortSignal,
-): ReadableStream<Bytes> {
-  const reader = body.getReader();
-  let seenBytes = 0;
-  // Only while waiting for a chunk: a slow reader does not make the server silent.
-  watchdog.rest();
-  return new ReadableStream(
-    {
-      async pull(controller) {
-        watchdog.alive();
-        try {
-          const { done, value } = await reader.read();
-          watchdog.rest();
-          if (done && sizeBytes !== undefined && seenBytes !== sizeBytes) throw new TypeError('short answer');
-          if (done) {
-            watchdog.stop();
-            return controller.close();
-          }
-          seenBytes += value.length;
-          controller.enqueue(value);
-        } catch (error) {
-          watchdog.stop();
-          throw networkFault(watchdog.signal.aborted ? watchdog.signal.reason : error, address, signal);
-        }
-      },
-      async cancel(reason) {
-        watchdog.stop();
-        await reader.cancel(reason);
-      },
-    },
-    { highWaterMark: 0 },
-  );
 }

@@ -102,6 +102,21 @@ export async function callJson<T>(
   }
 }
 
+/** As `callJson`, of an endpoint that always answers something; UPSTREAM if it does not. */
+export async function callForJson<T>(
+  connection: Connection,
+  path: string,
+  schema: z.ZodType<T>,
+  call: Call = {},
+): Promise<T> {
+  const found = await callJson(connection, path, schema, call);
+  if (found !== undefined) return found;
+  throw new TomaatError('UPSTREAM', `${addressOf(connection, path)} answered nothing. Check the address.`);
+}
+
+/** The path of a job by its id. */
+export const jobPath = (id: string) => `/api/jobs/${encodeURIComponent(id)}`;
+
 /** The response's JSON, validated; a response from another kind of server gives an error that says so. */
 export async function readJson<T>(
   response: Response,

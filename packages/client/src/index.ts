@@ -21,16 +21,7 @@ export {
   verifyAnnouncement,
   verifyEntry,
 } from './announcement.ts';
-export {
-  type Client,
-  createClient,
-  type InputParameter,
-  type OutputFile,
-  type PredictOptions,
-  requireSuccess,
-  type ServiceFilters,
-  type VolumeFile,
-} from './client.ts';
+export { type Client, createClient, requireSuccess, type ServiceFilters } from './client.ts';
 export {
   type Endpoint,
   type EndpointResponse,
@@ -153,6 +144,8 @@ export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { decideIdentity, type IdentityDecision, type IdentityFacts } from './identity.ts';
 export { openApiDocument } from './openapi.ts';
+export type { OutputFile } from './output-file.ts';
+export type { InputParameter, PredictOptions, VolumeFile } from './prediction.ts';
 export { type Receipt, receiptSchema, verifyReceipt } from './receipt.ts';
 export {
   createRegistryClient,

@@ -6,6 +6,7 @@ import {
   type Connection,
   callJson,
   isPassing,
+  jobPath,
   networkFault,
   pause,
   send,
@@ -33,7 +34,7 @@ export async function* watchJob(
   options: WatchOptions = {},
 ): AsyncGenerator<Job, void, undefined> {
   const { signal, pollMs = 1_000, silenceMs = 45_000, patienceMs = 120_000 } = options;
-  const path = `/api/jobs/${encodeURIComponent(id)}`;
+  const path = jobPath(id);
   const state = { lastEventId: '', retryMs: 500, shown: '', heardTime: Date.now() };
   let fruitless = 0;
 
