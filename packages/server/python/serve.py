@@ -1,6 +1,7 @@
 """
-The author's own pipeline as the program of an app: `tomaat import --command` puts it into the app's folder, beside exporter.py,
-which knows how the pipeline runs, requirements.lock and the author's files. It needs the author's environment and nothing else.
+The author's own pipeline as the program of an app: `tomaat import --command` puts it into the app's folder, beside the
+modules that know how the pipeline runs (tomaat_*.py), requirements.lock and the author's files. It needs the author's environment
+and nothing else.
 
     serve.py --kind monai --folder model --config inference.json --inputs volume --output segmentation
     serve.py --kind nnunet --folder model/… --folds 0,1 [--mirror] --inputs volume --output segmentation
@@ -24,7 +25,9 @@ import signal
 import sys
 import tempfile
 
-import exporter
+from tomaat_bundle import Bundle
+from tomaat_nnunet import TrainedFolder
+from tomaat_pipeline import Fault, add_source_options, last_cause, progress, take_stdout
 
 STAGE = "Running the author’s pipeline"
 here = pathlib.Path(__file__).resolve().parent
@@ -50,8 +53,8 @@ def check_versions(lock):
         if found.split("+")[0] != pinned.split("+")[0]:
             wrong.append(f"{name} {found} instead of {pinned}")
     if wrong:
-        raise exporter.Fault("VERSIONS", lock.name, f"This environment has {', '.join(wrong)}. Run “venv/bin/python3 -m pip install "
-                             f"-r {lock.name}” in the app's folder; if the results were proved with these, write them into {lock.name}")
+        raise Fault("VERSIONS", lock.name, f"This environment has {', '.join(wrong)}. Run “venv/bin/python3 -m pip install "
+                    f"-r {lock.name}” in the app's folder; if the results were proved with these, write them into {lock.name}")
 
 
 # --------------------------------------------------------------------------------------------------------- the pipelines
@@ -61,7 +64,7 @@ class WarmBundle:
     """A MONAI bundle: the workflow that `monai.bundle run` makes, kept, and given one entry of data after another."""
 
     def __init__(self, options):
-        self.bundle = exporter.Bundle(options)
+        self.bundle = Bundle(options)
         self.workflow = None
         # The workflow has one folder of results for its life. A link leads it into the folder of each request, which the server
         # clears: no result stays behind if this process is killed.
@@ -79,7 +82,7 @@ class WarmBundle:
     def start(self, entry):
         from monai.bundle import create_workflow
 
-        exporter.progress("Loading the model")
+        progress("Loading the model")
         self.workflow = create_workflow(config_file=str(self.bundle.file), **self.bundle.changes(entry, self.results))
 
     def run(self, case):
@@ -147,7 +150,7 @@ def check_stack(entry):
         first, *others = [nibabel.load(file) for file in files]
         for file, image in zip(files[1:], others):
             if image.shape != first.shape or not numpy.allclose(image.affine, first.affine, atol=1e-3):
-                raise exporter.Fault("INPUT", name_of(file), f"It does not lie on the grid of {name_of(files[0])}. Send volumes of one grid")
+                raise Fault("INPUT", name_of(file), f"It does not lie on the grid of {name_of(files[0])}. Send volumes of one grid")
 
 
 def name_of(file):
@@ -158,7 +161,7 @@ class WarmFolder:
     """A folder of nnU-Net: its predictor with the weights of the folds, kept."""
 
     def __init__(self, options):
-        self.trained = exporter.TrainedFolder(options)
+        self.trained = TrainedFolder(options)
 
     def run(self, case):
         self.trained.run_case(case)
@@ -177,7 +180,7 @@ def predict(pipeline, options, input_folder, output_folder):
     files = [os.path.join(input_folder, f"{name}.nii.gz") for name in options.inputs.split(",")]
     for file in files:
         if not os.path.isfile(file):
-            raise exporter.Fault("INPUT", name_of(file), "The volume is missing. Send it")
+            raise Fault("INPUT", name_of(file), "The volume is missing. Send it")
     done = pipeline.run({"inputs": files, "out": os.path.join(output_folder, f"{options.output}.nii.gz")})
     if done["fractional"]:
         print(f"The pipeline's result had fractional labels in {done['fractional']} voxels; they were rounded", file=sys.stderr)
@@ -185,9 +188,9 @@ def predict(pipeline, options, input_folder, output_folder):
 
 def reason_of(error):
     """What the caller reads, in one line, and whose fault it is."""
-    if isinstance(error, exporter.Fault):
+    if isinstance(error, Fault):
         return f"{error.path}: {error}.".replace("\n", " "), "input" if error.code == "INPUT" else "app"
-    return exporter.last_cause(error)[:1000], "app"
+    return last_cause(error)[:1000], "app"
 
 
 def serve(requests, say, answer):
@@ -212,7 +215,7 @@ def serve(requests, say, answer):
 def print_trace(error):
     import traceback
 
-    if not isinstance(error, exporter.Fault):
+    if not isinstance(error, Fault):
         traceback.print_exception(type(error), error, error.__traceback__)
 
 
@@ -235,7 +238,7 @@ def take_stdin():
 def main():
     parser = argparse.ArgumentParser()
     parser.error = sys.exit  # With 1: 2 says that the caller's input is at fault.
-    exporter.add_source_options(parser)
+    add_source_options(parser)
     parser.add_argument("--inputs", required=True, help="names of the app's volumes, in the order of the channels")
     parser.add_argument("--output", required=True, help="name of the app's label map")
     parser.add_argument("paths", nargs="*", help="input folder, output folder, file of parameters")
@@ -243,7 +246,7 @@ def main():
     options.program = True
     options.folder = str(here / options.folder)
     options.device = options.device or os.environ.get("MODEL_DEVICE") or "auto"
-    channel, requests = exporter.take_stdout(), take_stdin()
+    channel, requests = take_stdout(), take_stdin()
     signal.signal(signal.SIGTERM, end_by_signal)
 
     def say(line):

@@ -95,8 +95,24 @@ describe.skipIf(!python)('tomaat import --command', () => {
 
     const app = join(madeIn, 'app');
     expect(readdirSync(app).sort()).toEqual(
-      ['.gitignore', 'README.md', 'cases', 'exporter.py', 'import.json', 'model', 'parity.json', 'parity.md']
-        .concat('requirements.lock', 'serve.py', 'tomaat.yaml', 'venv')
+      [
+        '.gitignore',
+        'README.md',
+        'cases',
+        'import.json',
+        'model',
+        'parity.json',
+        'parity.md',
+        'requirements.lock',
+      ]
+        .concat(
+          'serve.py',
+          'tomaat.yaml',
+          'tomaat_bundle.py',
+          'tomaat_nnunet.py',
+          'tomaat_pipeline.py',
+          'venv',
+        )
         .sort(),
     );
     expect(readlinkSync(join(app, 'venv'))).toBe(environment);
@@ -293,7 +309,7 @@ describe.skipIf(!python)('serve.py', () => {
     const source = new URL('../python/', import.meta.url);
     const program = join(folder, 'program');
     mkdirSync(program);
-    for (const name of ['serve.py', 'exporter.py'])
+    for (const name of ['serve.py', 'tomaat_pipeline.py', 'tomaat_bundle.py', 'tomaat_nnunet.py'])
       writeFileSync(join(program, name), readFileSync(new URL(name, source)));
     const args = ['serve.py', '--kind', 'nnunet', '--folder', trained, '--folds', '0', '--inputs', 'volume'];
     const child = spawn(join(environment, 'bin', 'python3'), [...args, '--output', 'labels', ...paths], {

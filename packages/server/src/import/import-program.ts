@@ -24,7 +24,7 @@ import type { Translation, WrittenStep } from './translation.ts';
 
 /*
  * `tomaat import --command`: an app whose program is the author's own Python, for what no manifest can say. The program is ours
- * (`serve.py`, `exporter.py`); of the author's folder it takes what the pipeline reads.
+ * (`serve.py` and its modules); of the author's folder it takes what the pipeline reads.
  */
 
 export interface ProgramImport {
@@ -48,7 +48,7 @@ export type ProgramEvent =
   | { readonly type: 'copied'; readonly files: number; readonly sizeBytes: number }
   | { readonly type: 'proven'; readonly proven: ProvenCase };
 
-const programs = ['serve.py', 'exporter.py'] as const;
+const programs = ['serve.py', 'tomaat_pipeline.py', 'tomaat_bundle.py', 'tomaat_nnunet.py'] as const;
 /** A Python on any machine; what runs is that of the environment to which `venv` leads. */
 const interpreter = 'venv/bin/python3';
 const outputName = 'segmentation';

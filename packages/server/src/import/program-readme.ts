@@ -24,7 +24,7 @@ ${licence}.
 | file | what |
 | --- | --- |
 | \`tomaat.yaml\` | the app: card, inputs, labels, and the program |
-| \`serve.py\`, \`exporter.py\` | the program: it loads the model once, and answers one request after another |
+| \`serve.py\`, \`tomaat_*.py\` | the program: it loads the model once, and answers one request after another |
 | \`model\` | the author's files |
 | \`requirements.lock\` | the packages of the author's environment, with their versions |
 | \`venv\` | a link to that environment on the machine of the import: not a part of the app, so leave it out of what you publish |
