@@ -1,6 +1,9 @@
 import { spawn } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { parseDicom } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,6 +12,7 @@ import { tags } from '../../core/src/dicom/tags.ts';
 import { madeFiles } from '../../core/test/dicom-source.ts';
 import type { SeriesRow } from '../src/gateway/series.ts';
 import { writeApp } from './app-fixture.ts';
+import { makeCertificate } from './certificate-fixture.ts';
 import { bin, deadAddress, endsWithTest, temporaryFolder, tomaat } from './cli-fixture.ts';
 import { startTestServer } from './test-server.ts';
 
@@ -50,6 +54,26 @@ afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
   folder.remove();
 }, 30_000);
+
+/** An archive over HTTPS that has nothing. */
+async function startOwnPacs(options: { key: string; cert: string }) {
+  let asked = 0;
+  const pacs = createServer(options, (_request, response) => {
+    asked++;
+    response.writeHead(204).end();
+  });
+  await once(pacs.listen(0, '127.0.0.1'), 'listening');
+  return {
+    url: `https://127.0.0.1:${(pacs.address() as AddressInfo).port}`,
+    get asked() {
+      return asked;
+    },
+    async [Symbol.asyncDispose]() {
+      pacs.closeAllConnections();
+      await once(pacs.close(), 'close');
+    },
+  };
+}
 
 /** Runs `tomaat gateway` until it is disposed of. */
 async function startGateway(...args: string[]) {
@@ -128,6 +152,39 @@ describe('tomaat gateway', () => {
     expect(code).toBe(1);
     const json = await tomaat([...args, '--json']);
     expect(JSON.parse(json.stdout)).toMatchObject({ ok: false, rules: 2, warnings: [] });
+  });
+
+  it('an archive with a certificate of its own is refused until it is trusted', async () => {
+    const { keyPem, pem } = await makeCertificate(folder.path, { names: ['127.0.0.1'] });
+    await using pacs = await startOwnPacs({ key: keyPem, cert: pem });
+    const web = `{ type: dicomweb, url: '${pacs.url}' }`;
+    const other = inFolder('own-certificate.yaml');
+    const entries = [`  inbox: ${web}`, `  kept: ${web}`] as const;
+    writeFileSync(
+      other,
+      rules(server.url)
+        .replace(/ {2}inbox: .*/, entries[0])
+        .replace(/ {2}kept: .*/, entries[1]),
+    );
+    const args = ['gateway', 'check', '--config', other, '--connect', '--data', data];
+    const unknown = await tomaat(args);
+    expect(unknown.stdout).toMatch(/^ {2}WRONG {2}source inbox: .* is not trusted here/m);
+    expect(unknown.stdout).toMatch(/^ {2}WRONG {2}destination kept: .* is not trusted here/m);
+    expect(pacs.asked).toBe(0);
+    const remedy = [
+      'trust',
+      pacs.url,
+      '--fingerprint',
+      new X509Certificate(pem).fingerprint256,
+      '--data',
+      data,
+    ];
+    expect(unknown.stdout).toContain(`tomaat ${remedy.join(' ')}\n`);
+    expect((await tomaat(remedy)).code).toBe(0);
+    const { code, stdout } = await tomaat(args);
+    expect(stdout).toMatch(/^ {2}ok {5}source inbox: /m);
+    expect(stdout).toMatch(/^ {2}ok {5}destination kept: /m);
+    expect(code).toBe(0);
   });
 
   it('check and start list the faults of a file, with exit code 2', async () => {

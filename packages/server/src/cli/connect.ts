@@ -127,7 +127,7 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   }
   const ask = options.ask ?? askOnTerminal;
   const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at startup. Does it match, and do you trust it? [y/N] `;
-  if (!(await ask(question))) throw untrusted(host, shown);
+  if (!(await ask(question))) throw untrusted(host, shown, options.data);
   await addPin(file, host, fingerprint, { keyFingerprint });
 }
 

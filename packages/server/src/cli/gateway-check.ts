@@ -66,7 +66,7 @@ async function* askAll(
   connect: Connect,
   signal: AbortSignal,
 ): AsyncGenerator<Checked> {
-  for (const [name, source] of await openSources(config))
+  for (const [name, source] of openSources(config, connect))
     yield await check(`source ${name}`, signal, async () => {
       for await (const { modality = 'series' } of source.search(signal))
         return `answers, and has ${modality}`;

@@ -58,7 +58,7 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
   }
   const before = known.map(({ value }) => `\n  known  ${value}`).join('');
   const question = `${host} shows the certificate with the SHA-256 fingerprint${before}\n  ${before ? 'shown  ' : ''}${fingerprint}\nThe server prints it at startup. Does it match, and do you trust it? [y/N] `;
-  if (!given && !(await askOnTerminal(question))) throw untrusted(host, shown);
+  if (!given && !(await askOnTerminal(question))) throw untrusted(host, shown, flags.data);
   await addPin(file, host, fingerprint, { replace: true, keyFingerprint });
   console.log(`${host} is trusted from now on (${file}).`);
   return 0;

@@ -214,11 +214,15 @@ export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is taken out
 const plainText = (text: string) => text.slice(0, 200).replace(/[\u0000-\u001f\u007f-\u009f]/g, '');
 
-/** The error for a certificate that nobody vouches for. */
-export function untrusted(host: string, { fingerprint, reason }: Shown): TomaatError {
+/**
+ * The error for a certificate that nobody vouches for.
+ * @param data folder whose known hosts were asked, if it is not the user’s own
+ */
+export function untrusted(host: string, { fingerprint, reason }: Shown, data?: string): TomaatError {
+  const where = data === undefined ? '' : ` --data ${data}`;
   return new TomaatError(
     'UNREACHABLE',
-    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at startup. If they match: tomaat trust https://${host} --fingerprint ${fingerprint}\n(for this call only: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
+    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at startup. If they match: tomaat trust https://${host} --fingerprint ${fingerprint}${where}\n(for this call only: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
     { detail: { hopeless: true, reason, fingerprint } },
   );
 }

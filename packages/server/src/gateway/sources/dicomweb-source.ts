@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { createDicomWeb, type DicomSeries, type DicomWeb, dicomText } from '@tomaat/client';
 import { type ErrorCode, TomaatError } from '@tomaat/core';
-import { createGuardedFetch } from '../../trust/guarded-fetch.ts';
 import type { DicomWebAddress } from '../config.ts';
+import type { Connect } from '../dependencies.ts';
 import type { SeenSeries, Source } from '../series.ts';
 import { isUid } from '../uids.ts';
 
@@ -13,6 +12,8 @@ import { isUid } from '../uids.ts';
 
 export interface DicomWebSourceOptions extends DicomWebAddress {
   readonly name: string;
+  /** Each question and each series connects anew: the certificate may have been renewed. */
+  readonly connect: Connect;
   /** How far back a search looks, by StudyDate, days. */
   readonly sinceDays: number;
   /** Those that rules name; undefined if a rule takes any. */
@@ -35,24 +36,29 @@ const attributes = [
 const notOffered: readonly ErrorCode[] = ['METHOD_NOT_ALLOWED', 'NOT_FOUND', 'BAD_REQUEST', 'NOT_ACCEPTABLE'];
 const isNotOffered = (error: unknown) => error instanceof TomaatError && notOffered.includes(error.code);
 
-/** @throws TomaatError BAD_REQUEST for an address that is none, or a `caFile` that cannot be read */
-export async function openDicomWebSource(options: DicomWebSourceOptions): Promise<Source> {
-  const { name, url, authorization, sinceDays, modalities, maxFileBytes, now = Date.now } = options;
-  const web = createDicomWeb({
-    url,
-    headers: authorization === undefined ? {} : { authorization },
-    fetch: createGuardedFetch({ ca: await authoritiesOf(options) }),
-    // The gateway tries again by itself, later.
-    retries: 1,
-    maxInstanceBytes: maxFileBytes,
-  });
+export function openDicomWebSource(options: DicomWebSourceOptions): Source {
+  const { name, connect, url, authorization, caFile, sinceDays, modalities, maxFileBytes } = options;
+  const { now = Date.now } = options;
   let searchesSeries = true;
+
+  async function openWeb(signal: AbortSignal): Promise<DicomWeb> {
+    const { fetch } = await connect(url, { ca: caFile, signal });
+    return createDicomWeb({
+      url,
+      headers: authorization === undefined ? {} : { authorization },
+      fetch,
+      // The gateway tries again by itself, later.
+      retries: 1,
+      maxInstanceBytes: maxFileBytes,
+    });
+  }
 
   async function* search(signal: AbortSignal): AsyncGenerator<SeenSeries> {
     const studyDate = `${dateOf(now() - sinceDays * dayMs)}-${dateOf(now() + dayMs)}`;
     const seen = new Set<string>();
+    const web = await openWeb(signal);
     for (const modality of modalities ?? [undefined]) {
-      for await (const found of matching(modality, studyDate, signal)) {
+      for await (const found of matching(web, modality, studyDate, signal)) {
         const { studyInstanceUid: study, seriesInstanceUid: series, dataset } = found;
         // Of all that a server sends; one unusable result leaves the others usable.
         // Copies of a series may lie in two studies, perhaps of two patients.
@@ -61,7 +67,7 @@ export async function openDicomWebSource(options: DicomWebSourceOptions): Promis
         if (isOutside(dicomText(dataset, 'StudyDate'), studyDate)) continue;
         if (modalities && found.modality !== undefined && !modalities.includes(found.modality)) continue;
         seen.add(key);
-        const one = await toSeen(found, signal);
+        const one = await toSeen(web, found, signal);
         if (one) yield one;
       }
     }
@@ -69,6 +75,7 @@ export async function openDicomWebSource(options: DicomWebSourceOptions): Promis
 
   /** Series of a modality in a range of dates; by their studies if the server does not search for series alone. */
   async function* matching(
+    web: DicomWeb,
     modality: string | undefined,
     studyDate: string,
     signal: AbortSignal,
@@ -95,12 +102,16 @@ export async function openDicomWebSource(options: DicomWebSourceOptions): Promis
     }
   }
 
-  async function toSeen(found: DicomSeries, signal: AbortSignal): Promise<SeenSeries | undefined> {
+  async function toSeen(
+    web: DicomWeb,
+    found: DicomSeries,
+    signal: AbortSignal,
+  ): Promise<SeenSeries | undefined> {
     const { studyInstanceUid: study, seriesInstanceUid: series, instanceCount } = found;
     const counted =
       instanceCount !== undefined && Number.isSafeInteger(instanceCount) && instanceCount > 0
         ? instanceCount
-        : (await instances(study, series, signal)).length;
+        : (await instancesOf(web, study, series, signal)).length;
     if (counted === 0) return undefined;
     return {
       source: name,
@@ -115,44 +126,64 @@ export async function openDicomWebSource(options: DicomWebSourceOptions): Promis
   }
 
   async function look(study: string, series: string, signal: AbortSignal): Promise<SeenSeries | undefined> {
+    const web = await openWeb(signal);
     try {
       const all = await web.searchSeries({ study, series }, { includeFields: attributes, signal });
       const found = all.find(({ seriesInstanceUid }) => seriesInstanceUid === series);
-      return found && (await toSeen(found, signal));
+      return found && (await toSeen(web, found, signal));
     } catch (error) {
       if (!isNotFound(error)) throw error;
-      return await unlessWrongAddress(error, study, signal);
+      return await unlessWrongAddress(web, error, study, signal);
     }
   }
 
-  /** A 404 means that the study is gone only if the server answers to a search for it; else its address is wrong. */
-  async function unlessWrongAddress(error: unknown, study: string, signal: AbortSignal): Promise<undefined> {
-    await web.searchStudies({ study }, { limit: 1, signal }).catch((second: unknown) => {
-      if (!isNotFound(second)) throw second;
-      throw new TomaatError('UPSTREAM', second.message, { cause: error });
-    });
-  }
+  return {
+    name,
+    search,
+    look,
+    instances: async (study, series, signal) =>
+      await instancesOf(await openWeb(signal), study, series, signal),
+    async *fetch(study, series, signal) {
+      yield* fetchFiles(await openWeb(signal), study, series, signal);
+    },
+  };
+}
 
-  async function instances(study: string, series: string, signal: AbortSignal): Promise<string[]> {
-    try {
-      const found = await web.searchInstances({ study, series }, { signal });
-      if (found.length > 0) {
-        const ofSeries = found.filter(({ seriesInstanceUid }) => seriesInstanceUid === series);
-        return [...new Set(ofSeries.map(({ sopInstanceUid }) => sopInstanceUid))];
-      }
-    } catch (error) {
-      if (!isNotOffered(error)) throw error;
-    }
-    try {
-      const all = await web.retrieveMetadata({ study, series }, { signal });
-      return [...new Set(all.flatMap((dataset) => dicomText(dataset, 'SOPInstanceUID') ?? []))];
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-      return [];
-    }
-  }
+/** A 404 means that the study is gone only if the server answers to a search for it; else its address is wrong. */
+async function unlessWrongAddress(
+  web: DicomWeb,
+  error: unknown,
+  study: string,
+  signal: AbortSignal,
+): Promise<undefined> {
+  await web.searchStudies({ study }, { limit: 1, signal }).catch((second: unknown) => {
+    if (!isNotFound(second)) throw second;
+    throw new TomaatError('UPSTREAM', second.message, { cause: error });
+  });
+}
 
-  return { name, search, look, instances, fetch: (...asked) => fetchFiles(web, ...asked) };
+async function instancesOf(
+  web: DicomWeb,
+  study: string,
+  series: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  try {
+    const found = await web.searchInstances({ study, series }, { signal });
+    if (found.length > 0) {
+      const ofSeries = found.filter(({ seriesInstanceUid }) => seriesInstanceUid === series);
+      return [...new Set(ofSeries.map(({ sopInstanceUid }) => sopInstanceUid))];
+    }
+  } catch (error) {
+    if (!isNotOffered(error)) throw error;
+  }
+  try {
+    const all = await web.retrieveMetadata({ study, series }, { signal });
+    return [...new Set(all.flatMap((dataset) => dicomText(dataset, 'SOPInstanceUID') ?? []))];
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    return [];
+  }
 }
 
 const isNotFound = (error: unknown): error is TomaatError =>
@@ -168,16 +199,6 @@ async function* fetchFiles(
   let count = 0;
   for await (const { bytes } of web.retrieveSeries(study, series, { signal }))
     yield { name: `${++count}.dcm`, bytes };
-}
-
-export async function authoritiesOf({ caFile }: DicomWebAddress): Promise<string | undefined> {
-  if (caFile === undefined) return undefined;
-  try {
-    return await readFile(caFile, 'utf8');
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new TomaatError('BAD_REQUEST', `${caFile} cannot be read (${code}). Check caFile.`, { cause });
-  }
 }
 
 /** YYYYMMDD, in the time zone of this machine: that of the scanners. */
