@@ -16,6 +16,7 @@ import {
 } from '../../test/gateway-tables.ts';
 import { openGatewayDatabase } from '../store/gateway-database.ts';
 import { createSteadyClock } from '../store/steady-clock.ts';
+import type { SourceConfig } from './config.ts';
 import { createSeriesAdmin } from './series-admin.ts';
 
 describe('a fault', () => {
@@ -62,6 +63,40 @@ describe('a fault', () => {
     await arrive(test, 10, { isStable: true });
     await expect.poll(async () => (await all(test))[0].attempts, { interval: 5 }).toBe(1);
     expect((await all(test))[0].dueAt - test.nowMs()).toBe(40_000);
+  });
+
+  it('ends for all series of a rule once one of them gets through', async () => {
+    let isAway = true;
+    await using test = await openTestGateway({
+      processSeries: async (...given) => {
+        if (isAway) throw new TomaatError('UNREACHABLE', 'The service is away. Start it.');
+        await storeResult(...given);
+      },
+    });
+    for (const series of ['1.2.3', '1.2.4', '1.2.5']) await arrive(test, 3, { series, isStable: true });
+    await expect.poll(async () => (await all(test)).map(({ attempts }) => attempts)).toEqual([1, 1, 1]);
+    isAway = false;
+    const dueMs = (await all(test)).map(({ dueAt }) => dueAt);
+    expect(new Set(dueMs).size).toBe(3);
+    test.pass(Math.min(...dueMs) - test.nowMs());
+    // No more time passes: the others do not wait for the end of their pauses.
+    await becomes(test, ['done', 'done', 'done']);
+  });
+
+  it('of the source ends for its series once it answers a search', async () => {
+    const source = { ...configOf().sources.pacs, pollMs: 100 } as SourceConfig;
+    await using test = await openTestGateway({
+      config: configOf({ sources: { pacs: source, second: source } }),
+    });
+    test.pacs.fault = new TomaatError('UNREACHABLE', 'Nobody answers.');
+    await arrive(test, 3, { isStable: true });
+    await arrive(test, 3, { series: '1.2.4' });
+    test.pass(quietMs);
+    await expect.poll(async () => (await all(test)).map(({ attempts }) => attempts)).toEqual([1, 1]);
+    expect((await all(test)).map(({ dueAt }) => dueAt > test.nowMs())).toEqual([true, true]);
+    test.pacs.fault = undefined;
+    // No time passes: neither the one that was fetched nor the one that was looked at waits for the end of its pause.
+    await becomes(test, ['done', 'done']);
   });
 
   it('of the series ends it with the reason, also one that is no known error', async () => {

@@ -51,7 +51,12 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   // The tables of series are part of the gateway's.
   const tables = database as unknown as Database<SeriesSchema>;
   // A destination may have the name of a source.
-  const boards = { sources: createHealthBoard(), destinations: createHealthBoard() };
+  const sourceIsBack = (source: string) =>
+    void store.hasten({ source }, clock.nowMs()).then(() => runner.wake(), runner.databaseFailed);
+  const boards = {
+    sources: createHealthBoard(Date.now, sourceIsBack),
+    destinations: createHealthBoard(),
+  };
   const known = createKnownSeries(await openUidKey(dataFolder), (name) => sinceDaysOf(config, name));
   const store = createSeriesStore(tables, known);
   const admin = createSeriesAdmin(tables, () => clock.nowMs());

@@ -13,12 +13,20 @@ export interface HealthBoard {
 
 const aboutOne: readonly ErrorCode[] = ['NOT_FOUND', 'CANCELED', 'BAD_INPUT', 'CONFLICT', 'UPLOAD_TOO_LARGE'];
 
-/** @param now wall clock, ms */
-export function createHealthBoard(now: () => number = Date.now): HealthBoard {
+/**
+ * @param now wall clock, ms
+ * @param onBack called when a peer answers again after a fault
+ */
+export function createHealthBoard(
+  now: () => number = Date.now,
+  onBack: (name: string) => void = () => {},
+): HealthBoard {
   const peers = new Map<string, { lastOkAt?: number; fault?: PeerHealth['fault'] }>();
   return {
     ok(name) {
+      const isBack = peers.get(name)?.fault !== undefined;
       peers.set(name, { lastOkAt: now() });
+      if (isBack) onBack(name);
     },
     fault(name, error) {
       if (!(error instanceof TomaatError) || aboutOne.includes(error.code)) return;

@@ -230,6 +230,8 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
     switch (outcome.kind) {
       case 'done':
         await written(() => store.finish(row, { state: 'done' }, times()));
+        // The service and the destinations answer: series of the rule that could not reach them need not wait longer.
+        await written(() => store.hasten({ rule: row.rule }, clock.nowMs()));
         return;
       case 'failed': {
         const { reason, followed, isGone } = outcome;

@@ -308,6 +308,19 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
       .execute();
   }
 
+  /** Ends the pauses of rows that could not reach one of their peers, now that it is known to answer. */
+  async function hasten(of: { source: string } | { rule: string }, nowMs: number): Promise<void> {
+    const [column, name] = 'source' in of ? (['source', of.source] as const) : (['rule', of.rule] as const);
+    await db
+      .updateTable('series')
+      .set({ due_ms: nowMs })
+      .where('state', 'in', ['waiting', 'queued'])
+      .where(column, '=', name)
+      .where('reason_code', '=', 'UNREACHABLE')
+      .where('due_ms', '>', nowMs)
+      .execute();
+  }
+
   /** What a look at a waiting row's series has shown; false if the row has changed meanwhile. */
   async function looked(
     row: Row,
@@ -402,6 +415,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
     finish,
     beginAgain,
     putBack,
+    hasten,
     looked,
     ended,
     recover,
