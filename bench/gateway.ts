@@ -7,7 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createClient } from '@tomaat/client';
 import { freePort } from '../test/orthanc.ts';
-import { brightApp, endedRows, openMortalCommand, seriesOf, writeRules } from '../test/torture/gateway.ts';
+import {
+  brightApp,
+  endedRows,
+  openMortalCommand,
+  seriesOf,
+  writeRules,
+} from '../test/torture/gateway-world.ts';
 import { rssMb } from '../test/torture/harness.ts';
 import { type BenchOptions, type BenchResult, median } from './report.ts';
 
@@ -25,7 +31,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
       source: `{ type: folder, path: ${inbox}, poll: 1s, quiet: 1s }`,
       destination: `{ type: folder, path: ${results} }`,
       port,
-      limits: ', concurrency: 1',
+      limits: 'firstPause: 1s, longestPause: 2s, concurrency: 1',
     });
     const serve = ['serve', await brightApp(folder), '--port', String(port), '--tls-port', '0'];
     await using _server = await openMortalCommand([...serve, '--data', served]);

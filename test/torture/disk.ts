@@ -1,7 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { randomFillSync, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
@@ -20,37 +20,18 @@ import {
   slowApp,
   submit,
 } from './harness.ts';
+import { inOwnMounts, mountSmall, pageBytes } from './small-disk.ts';
 
 /**
  * A disk that is really full, and one that can only be read: refusals with a reason, no job that was accepted is lost or
- * wrong, and all goes on by itself when there is room again. The disk is a tmpfs that only this part's own process sees
- * (`unshare -m`).
+ * wrong, and all goes on by itself when there is room again.
  */
-export async function disk(folder: string): Promise<Finding[]> {
-  const args = ['-m', process.execPath, ...ownNodeOptions, import.meta.filename, folder];
-  const inner = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
-  let complained = '';
-  inner.stdout.on('data', (chunk: Buffer) => {
-    said += chunk.toString('utf8');
-  });
-  inner.stderr.on('data', (chunk: Buffer) => {
-    complained = (complained + chunk.toString('utf8')).slice(-2000);
-  });
-  const [code] = (await once(inner, 'close').catch(() => [127])) as [number];
-  if (code === 0) return JSON.parse(said.trim().split('\n').at(-1)!) as Finding[];
-  if (/unshare|Operation not permitted|mount/.test(complained) || code === 127)
-    return [finding(true, 'a full disk', `not tried: nothing can be mounted here (${complained.trim()})`)];
-  throw new Error(complained);
-}
-
-const pageBytes = 4096;
+export const disk = (folder: string): Promise<Finding[]> => inOwnMounts(import.meta.filename, folder);
 
 async function fullDisk(folder: string): Promise<Finding[]> {
   const [bytes] = await makeVolumes();
   const mounted = join(folder, 'small');
-  await mkdir(mounted);
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', mounted]);
+  await mountSmall(mounted);
   const dataFolder = join(mounted, 'data');
   const filler = join(mounted, 'filler');
   const app = await slowApp(folder, 'good', 5);

@@ -1,7 +1,7 @@
 /**
  * `npm run torture [PART…]`: what a server has to bear, at length. Each part prints what was asked for and what was seen;
  * the exit code is 1 if anything fell short. TORTURE_SCALE=0.1 makes it shorter, 2 longer; --kills and --seed are for the part
- * gateway.
+ * gateway, --minutes for gatewayOutage.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,6 +10,8 @@ import { parseArgs } from 'node:util';
 import { crashPoints } from './crash-points.ts';
 import { disk } from './disk.ts';
 import { gatewayKills } from './gateway.ts';
+import { gatewayDisk } from './gateway-disk.ts';
+import { gatewayOutage } from './gateway-outage.ts';
 import type { Finding } from './harness.ts';
 import { killLoop } from './kills.ts';
 import { leftovers } from './leftovers.ts';
@@ -22,7 +24,11 @@ const scale = Number(process.env.TORTURE_SCALE ?? 1);
 const scaled = (n: number) => Math.max(1, Math.round(n * scale));
 
 const { values: flags, positionals: wanted } = parseArgs({
-  options: { kills: { type: 'string' }, seed: { type: 'string', default: '1' } },
+  options: {
+    kills: { type: 'string' },
+    minutes: { type: 'string' },
+    seed: { type: 'string', default: '1' },
+  },
   allowPositionals: true,
 });
 
@@ -36,6 +42,8 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   partition: (folder) => partition(folder),
   gateway: (folder) =>
     gatewayKills(folder, { kills: Number(flags.kills ?? scaled(100)), seed: Number(flags.seed) }),
+  gatewayOutage: (folder) => gatewayOutage(folder, { minutes: Number(flags.minutes ?? scaled(10)) }),
+  gatewayDisk: (folder) => gatewayDisk(folder),
   kills: (folder) => killLoop(folder, { kills: scaled(200) }),
 };
 
