@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { isFileSpec, type Manifest, parseManifest, TomaatError } from '@tomaat/core';
+import { type AppPicture, readPicture } from './picture-file.ts';
 import { hashFile } from './store/hash-file.ts';
 
 /** A checked app folder: a valid manifest, existing files, weights with the expected hash. */
@@ -74,7 +75,7 @@ function fileChecks(app: App): (() => Promise<unknown>)[] {
   const cases = (selftest ?? []).flatMap(({ inputs, expected }) => [expected, ...Object.values(inputs)]);
   const others = new Set([sample, ...cases]);
   others.delete(undefined);
-  return [...weights, ...[...others].map((file) => () => appFile(app, file!))];
+  return [...weights, () => pictureOf(app), ...[...others].map((file) => () => appFile(app, file!))];
 }
 
 /** The real path of a file of the app; it must exist inside the folder, after following links. */
@@ -102,6 +103,12 @@ export async function appFile(app: Pick<App, 'folder'>, file: string): Promise<s
     `The file ${file}, which the manifest names, is not in ${app.folder}.`,
     { field: file },
   );
+}
+
+/** The picture of an app's card; undefined if it has none. BAD_MANIFEST if it cannot be shown. */
+export async function pictureOf(app: App): Promise<AppPicture | undefined> {
+  const { picture } = app.manifest;
+  return picture === undefined ? undefined : readPicture(await appFile(app, picture), picture);
 }
 
 /** Opens several app folders; two with the same id are refused. */

@@ -54,6 +54,7 @@ export const serverNeeds = parse(`
   ${both.trim()}
   GET,HEAD   /api/services/:id                        predict
   GET,HEAD   /api/services/:id/sample                 predict
+  GET,HEAD   /api/services/:id/picture                predict
   POST       /api/services/:id/fit                    predict
   POST       /api/services/:id/predictions            predict
   GET,HEAD   /api/jobs/:id                            predict

@@ -1,5 +1,6 @@
 import type { Entry, Service } from '@tomaat/client';
 import { describeParity, withoutTrailingSlashes } from '@tomaat/core';
+import { useState } from 'react';
 import { Link, useSearchParams } from 'wouter';
 import { needsKey } from './access-texts.ts';
 import { baseUrl } from './base.ts';
@@ -29,12 +30,15 @@ interface Card {
   version?: string;
   parity?: Entry['parity'];
   typicalSeconds?: number;
+  /** Address of a picture of a result. */
+  picture?: string;
 }
 
 function cardOfService(service: Service): Card {
-  const { id, authors, ...rest } = service;
+  const { id, authors, picture, ...rest } = service;
   return {
     ...rest,
+    picture: picture && new URL(picture, baseUrl).href,
     key: id,
     href: `/services/${encodeURIComponent(id)}`,
     external: false,
@@ -174,7 +178,11 @@ export function Directory() {
           <ul className="cards">
             {sortByFit(found, drop.found?.fits).map((card) => (
               <li key={card.key}>
-                <CardView card={card} fit={drop.found?.fits.get(card.key)} />
+                <CardView
+                  card={card}
+                  fit={drop.found?.fits.get(card.key)}
+                  hasPicture={cards.some(({ picture }) => picture !== undefined)}
+                />
               </li>
             ))}
           </ul>
@@ -227,7 +235,16 @@ function Filter({
   );
 }
 
-function CardView({ card, fit }: { card: Card; fit: ServiceFit | undefined }) {
+/** @param hasPicture whether the cards have a place for a picture */
+function CardView({
+  card,
+  fit,
+  hasPicture,
+}: {
+  card: Card;
+  fit: ServiceFit | undefined;
+  hasPicture: boolean;
+}) {
   const { href } = card;
   const title = !href ? (
     card.name
@@ -238,6 +255,7 @@ function CardView({ card, fit }: { card: Card; fit: ServiceFit | undefined }) {
   );
   return (
     <article className={href ? 'card leads' : 'card'}>
+      {hasPicture && <CardPicture card={card} />}
       <h2>{title}</h2>
       <p className="tags">
         <KindTags of={card} />
@@ -262,5 +280,26 @@ function CardView({ card, fit }: { card: Card; fit: ServiceFit | undefined }) {
           .join(' · ')}
       </p>
     </article>
+  );
+}
+
+/** Where there is none, or it cannot be loaded, its place stays, so that the cards keep their lines. */
+function CardPicture({ card: { picture, name, modality } }: { card: Card }) {
+  const [failed, setFailed] = useState<string>();
+  return picture && failed !== picture ? (
+    <img
+      className="picture"
+      src={picture}
+      alt={`A result of ${name}: slices of a scan with its labels`}
+      width={640}
+      height={320}
+      loading="lazy"
+      decoding="async"
+      onError={() => setFailed(picture)}
+    />
+  ) : (
+    <div className="picture" aria-hidden="true">
+      {modality}
+    </div>
   );
 }

@@ -565,6 +565,7 @@ _ServiceOptional = TypedDict(
         "modelSha256s": list[str],
         "typicalSeconds": float,
         "sample": str,
+        "picture": str,
         "keepSeconds": float,
         "processing": ServiceProcessing,
     },

@@ -66,6 +66,7 @@ export const serviceSchema = z.object({
     .describe('Of the files of all its networks in the order of its manifest, if there are several'),
   typicalSeconds: z.number().optional().describe('Median of the last predictions here'),
   sample: z.string().optional().describe('Path of a sample volume to try'),
+  picture: z.string().optional().describe('Path of a picture of a result'),
   keepSeconds: z.number().optional().describe('How long results are kept after the job ended'),
   processing: processingSchema.optional().describe('Where it computes; missing for older servers: unknown'),
 });
@@ -144,6 +145,20 @@ export const serviceEndpoints = {
         description: 'The file',
         headers: ['Content-Disposition'],
         content: { 'application/octet-stream': 'binary' },
+      },
+    },
+  },
+  getPicture: {
+    method: 'GET',
+    path: '/api/services/{id}/picture',
+    on: 'server',
+    tag: 'services',
+    summary: 'A picture of a result of the service',
+    params: idParam,
+    responses: {
+      200: {
+        description: 'The file',
+        content: { 'image/png': 'binary', 'image/jpeg': 'binary', 'image/webp': 'binary' },
       },
     },
   },

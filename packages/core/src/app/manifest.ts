@@ -270,6 +270,11 @@ export const manifestSchema = z.strictObject({
     .default([])
     .describe('Rules that a result must meet before it is returned'),
   sample: insideFolder.optional().describe('A volume to try the service with'),
+  picture: insideFolder
+    .optional()
+    .describe(
+      'A picture of a result, which the card shows: PNG, JPEG or WebP, at most 200 kB and 1024 × 1024 pixels; twice as wide as high suits best',
+    ),
   selftest: z
     .union([selfTestSchema.transform((test) => [test]), z.array(selfTestSchema).min(1)])
     .optional()

@@ -39,6 +39,7 @@ const table: Readonly<Record<string, Need>> = {
   'GET /api/services': 'predict',
   'GET /api/services/:id': 'predict',
   'GET /api/services/:id/sample': 'predict',
+  'GET /api/services/:id/picture': 'predict',
   'POST /api/services/:id/fit': 'predict',
   'POST /api/services/:id/predictions': 'predict',
   'GET /api/jobs/:id': 'predict',

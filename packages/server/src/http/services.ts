@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
 import { type Input, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
-import { type App, appFile } from '../apps.ts';
+import { type App, appFile, pictureOf } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { ProcessingFacts } from './processing.ts';
 import type { PublicAddress } from './public-address.ts';
@@ -109,6 +109,7 @@ export function createServices(
       modelSha256s: hashes.size > 1 ? [...hashes] : undefined,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
+      picture: manifest.picture && address.pathOf(`/api/services/${manifest.id}/picture`),
       keepSeconds,
       processing: await processing?.describe(app),
     };
@@ -155,6 +156,13 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
       .header('content-disposition', contentDisposition(basename(file)))
       .type('application/octet-stream')
       .send(createReadStream(file));
+  });
+
+  app.get<{ Params: { id: string } }>('/api/services/:id/picture', async (request, reply) => {
+    const found = services.find(request.params.id);
+    const picture = await pictureOf(found);
+    if (!picture) throw new TomaatError('NOT_FOUND', `The service ${found.manifest.id} has no picture.`);
+    return reply.header('cache-control', 'private, max-age=3600').type(picture.mediaType).send(picture.bytes);
   });
 }
 
