@@ -592,6 +592,7 @@ describe('addresses', () => {
     ['the deletion of a job that does not exist', get('/api/jobs/nonsense', 'DELETE'), notFound],
     ['an output of a job that does not exist', get('/api/jobs/nonsense/outputs/segmentation'), notFound],
     ['a sample where there is none', get('/api/services/params/sample'), notFound],
+    ['a picture where there is none', get('/api/services/params/picture'), notFound],
     ['an address that does not exist', get('/nothing/at/all'), notFound],
     ['an address of the API that does not exist', get('/api/nothing'), notFound],
     ['a file of the server', get('/assets/..%2f..%2f..%2fpackage.json'), notFound],

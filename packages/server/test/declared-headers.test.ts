@@ -61,6 +61,7 @@ describe('exposedHeaders', () => {
       '/',
       '/api/services',
       '/api/services/ct-lung/sample',
+      '/api/services/ct-lung/picture',
       `/api/jobs/${job.id}`,
       `/api/jobs/${job.id}/receipt`,
       '/health/ready',

@@ -158,6 +158,10 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
         await page.locator('.first-drop input[type=file]').setInputFiles(join(folder, 'scans', 's1.nii.gz'));
         await page.getByText('1 of 2 services take this scan').waitFor();
         const cards = page.locator('.cards article');
+        // The cards show the pictures that their apps name.
+        const widths = () =>
+          cards.locator('img').evaluateAll((all) => all.map((one) => (one as HTMLImageElement).naturalWidth));
+        await expect.poll(widths).toEqual([640, 640]);
         expect(await cards.nth(0).textContent()).toMatch(/threshold.*Fits your scan/i);
         // 23 × 1.47 mm: less than the 60 mm that lungs need.
         expect(await cards.nth(1).textContent()).toMatch(/Lungs on chest CT.*Does not fit.*60 mm/);

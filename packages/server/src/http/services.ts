@@ -161,7 +161,11 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
   app.get<{ Params: { id: string } }>('/api/services/:id/picture', async (request, reply) => {
     const found = services.find(request.params.id);
     const picture = await pictureOf(found);
-    if (!picture) throw new TomaatError('NOT_FOUND', `The service ${found.manifest.id} has no picture.`);
+    if (!picture)
+      throw new TomaatError(
+        'NOT_FOUND',
+        `The service ${found.manifest.id} has no picture. Its author can name one in the manifest (picture).`,
+      );
     return reply.header('cache-control', 'private, max-age=3600').type(picture.mediaType).send(picture.bytes);
   });
 }

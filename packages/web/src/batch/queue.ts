@@ -15,6 +15,7 @@ import { client } from '../site.ts';
 import { currentOwner, entryAt, findSubmission } from '../store.ts';
 import { faultOf } from '../ui.tsx';
 import { follow, newKey, resume, submit, uploadStateOf, watchUploads } from '../upload.ts';
+import { eachAtMost } from './at-most.ts';
 import { measureInTurn } from './measure.ts';
 import { type BatchRow, batchKey, type KeptBatch, readBatch, writeBatch } from './rows.ts';
 
@@ -38,6 +39,8 @@ export interface BatchState extends KeptBatch {
 const mostSending = 2;
 /** Jobs on the server at a time, so that a server with a short queue and other users are not crowded out. */
 const mostOutstanding = 8;
+/** Scans that are checked, and jobs that are asked for, at a time: a browser has six connections to a server. */
+const mostAsked = 3;
 const pollMs = 1000;
 /** Of a scan whose server or connection is away. */
 const mostTries = 8;
@@ -105,7 +108,11 @@ export class BatchQueue {
       if (!old) added.push(row);
     }
     this.#change({ rows: [...this.#state.rows, ...added], present: new Set(this.#sources.keys()) });
-    for (const { id } of added) await this.#check(id);
+    await eachAtMost(mostAsked, added, async ({ id }) => {
+      await this.#check(id);
+      // The first ones are sent while the rest is checked.
+      this.#pump();
+    });
     this.#pump();
   }
 
@@ -264,12 +271,17 @@ export class BatchQueue {
       state: 'measuring',
       output: { name: labelMap.name, fileName: labelMap.fileName },
     });
+    // Others are asked for meanwhile.
+    void this.#finish(row.id, job.id, labelMap.name);
+  }
+
+  async #finish(id: string, jobId: string, output: string): Promise<void> {
     try {
-      const measured = await this.#measure(row.id, job.id, labelMap.name);
+      const measured = await this.#measure(id, jobId, output);
       if (measured.error !== undefined) throw new TomaatError('BAD_VOXELS', measured.error);
-      this.#update(row.id, { state: 'done', volumes: measured.volumes });
+      this.#update(id, { state: 'done', volumes: measured.volumes });
     } catch (error) {
-      this.#update(row.id, {
+      this.#update(id, {
         state: 'failed',
         reason: `The result could not be measured: ${faultOf(error).message}`,
       });
@@ -316,7 +328,8 @@ export class BatchQueue {
     );
     if (isIdle) return;
     this.#timer = setTimeout(async () => {
-      for (const row of this.#state.rows) if (row.state === 'computing' && row.jobId) await this.#poll(row);
+      const computing = this.#state.rows.filter(({ state, jobId }) => state === 'computing' && jobId);
+      await eachAtMost(mostAsked, computing, (row) => this.#poll(row));
       this.#timer = undefined;
       this.#pump();
     }, pollMs);
