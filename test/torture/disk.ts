@@ -31,7 +31,7 @@ export const disk = (folder: string): Promise<Finding[]> => inOwnMounts(import.m
 async function fullDisk(folder: string): Promise<Finding[]> {
   const [bytes] = await makeVolumes();
   const mounted = join(folder, 'small');
-  await mountSmall(mounted);
+  await mountSmall(mounted, 48);
   const dataFolder = join(mounted, 'data');
   const filler = join(mounted, 'filler');
   const app = await slowApp(folder, 'good', 5);

@@ -27,8 +27,8 @@ export async function inOwnMounts(file: string, folder: string): Promise<Finding
   throw new Error(complained);
 }
 
-/** A disk of 48 MB in a new folder. */
-export async function mountSmall(folder: string): Promise<void> {
+/** A disk of so many MB in a new folder. */
+export async function mountSmall(folder: string, sizeMb: number): Promise<void> {
   await mkdir(folder);
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', folder]);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeMb}m`, 'tmpfs', folder]);
 }
