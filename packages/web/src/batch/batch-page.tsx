@@ -10,6 +10,7 @@ import { useMe } from '../login.tsx';
 import { client, useService } from '../site.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { uploadLife } from '../upload.ts';
+import { BatchProgress } from './batch-progress.tsx';
 import { BatchTable } from './batch-table.tsx';
 import { type OpenedBatch, openBatch } from './open-batch.ts';
 import { type BatchQueue, type BatchState, queueOf } from './queue.ts';
@@ -146,7 +147,8 @@ function useOpening(queue: BatchQueue) {
   return { opening, error, leftOut, take };
 }
 
-function Actions({ queue, state: { rows, running, present } }: { queue: BatchQueue; state: BatchState }) {
+function Actions({ queue, state }: { queue: BatchQueue; state: BatchState }) {
+  const { rows, running, present } = state;
   const [saving, setSaving] = useState<string>();
   const [error, setError] = useState<unknown>();
   const count = (...states: string[]) => rows.filter(({ state }) => states.includes(state)).length;
@@ -154,6 +156,7 @@ function Actions({ queue, state: { rows, running, present } }: { queue: BatchQue
   const absent = count('waiting') - waiting;
   const failed = count('failed');
   const done = count('done');
+  const isOpen = count('checking', 'waiting', 'sending', 'computing', 'measuring') > 0;
   const labels = queue.service.labels;
   async function saveZip() {
     setError(undefined);
@@ -174,11 +177,12 @@ function Actions({ queue, state: { rows, running, present } }: { queue: BatchQue
   return (
     <>
       <div className="actions">
-        {running ? (
+        {running && isOpen && (
           <button type="button" onClick={() => queue.stop()}>
             Stop
           </button>
-        ) : (
+        )}
+        {!running && (waiting > 0 || done + failed === 0) && (
           <button type="button" className="primary" disabled={waiting === 0} onClick={() => queue.start()}>
             {done + failed > 0 ? 'Continue' : 'Send and compute'}
           </button>
@@ -218,16 +222,7 @@ function Actions({ queue, state: { rows, running, present } }: { queue: BatchQue
           Clear the list
         </button>
       </div>
-      {rows.length > 0 && (
-        <p role="status" className="fine">
-          {done} of {rows.length} done
-          {failed > 0 && `, ${failed} failed`}
-          {count('unfit') > 0 && `, ${count('unfit')} do not fit`}
-          {!running &&
-            count('sending', 'computing') > 0 &&
-            '. Nothing more is sent; what the server has is finished'}
-        </p>
-      )}
+      {rows.length > 0 && <BatchProgress state={state} />}
       {absent > 0 && (
         <p className="notice">
           {absent === 1 ? 'One scan was' : `${absent} scans were`} not sent before this page was loaded again.
