@@ -46,6 +46,7 @@ const serverRooms: readonly (readonly string[])[] = [
     'durations.ts',
     'fair-share.ts',
     'node-platform.ts',
+    'picture-file.ts',
     'settings.ts',
     'source.ts',
     'version.ts',

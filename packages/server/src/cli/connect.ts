@@ -22,6 +22,7 @@ import {
   parseFingerprint,
   updatePin,
 } from '../trust/known-hosts.ts';
+import { askOnTerminal } from './terminal.ts';
 
 /** Shared by the commands that talk to servers. */
 export interface ConnectOptions {
@@ -170,18 +171,6 @@ async function ownFingerprint(dataFolder: string): Promise<string | undefined> {
 /** Trusts the certificates of a file for all connections of this process. */
 export async function trustEverywhere(file: string): Promise<void> {
   tls.setDefaultCACertificates([...defaultAuthorities(), await readCertificates(file)]);
-}
-
-/** Asks on the terminal; without a terminal the answer is no. */
-export async function askOnTerminal(question: string): Promise<boolean> {
-  if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
-  const { createInterface } = await import('node:readline/promises');
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return /^y(es)?$/i.test((await terminal.question(question)).trim());
-  } finally {
-    terminal.close();
-  }
 }
 
 /** The certificates of a PEM file. BAD_REQUEST if it contains none. */

@@ -19,9 +19,9 @@ import { createJobs } from '../store/jobs.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { openServerDatabase, serverDatabaseFile } from '../store/server-database.ts';
 import { openUploads } from '../store/uploads.ts';
-import { askOnTerminal } from './connect.ts';
 import { plain } from './console.ts';
 import { keyIdOf, type OwnerFlags, ownersOf } from './owners.ts';
+import { askOnTerminal } from './terminal.ts';
 
 export interface EraseFlags extends OwnerFlags {
   revoke?: boolean;

@@ -1,6 +1,7 @@
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
+import { inTurn } from '../store/file-lock.ts';
 import { giveToOwner } from '../store/folder-owner.ts';
 import { writeWhole } from '../store/whole-file.ts';
 
@@ -63,14 +64,18 @@ export async function storeKey(
   dataFolder: string,
 ): Promise<boolean> {
   const server = new URL(address).origin;
-  const old = await storedKeys(dataFolder);
-  const others = old.filter((one) => one.server !== server);
-  if (key === undefined && others.length === old.length) return false;
-  const kept = key === undefined ? others : [...others, { server, key, savedTime: new Date().toISOString() }];
+  if (key === undefined && (await storedKeyFor(address, dataFolder)) === undefined) return false;
   await mkdir(dataFolder, { recursive: true, mode: 0o700 });
-  await writeWhole(fileOf(dataFolder), `${JSON.stringify(kept, null, 2)}\n`, {
-    mode: 0o600,
-    prepare: (part) => giveToOwner(part),
+  const file = fileOf(dataFolder);
+  return await inTurn(file, async () => {
+    const old = await storedKeys(dataFolder);
+    const others = old.filter((one) => one.server !== server);
+    const kept =
+      key === undefined ? others : [...others, { server, key, savedTime: new Date().toISOString() }];
+    await writeWhole(file, `${JSON.stringify(kept, null, 2)}\n`, {
+      mode: 0o600,
+      prepare: (part) => giveToOwner(part),
+    });
+    return true;
   });
-  return true;
 }

@@ -2,7 +2,6 @@ import { stat } from 'node:fs/promises';
 import { decideIdentity } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { machineId } from '../trust/machine-id.ts';
-import { askOnTerminal } from './connect.ts';
 import { createProgress, plain, reportsOf } from './console.ts';
 import { checkSeriesFormats } from './dicom-result.ts';
 import { findService } from './find-service.ts';
@@ -14,6 +13,7 @@ import { type Elements, planInputs } from './plan-inputs.ts';
 import { type PredictionPlan, predictVolume } from './predict-volume.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults } from './result-files.ts';
+import { askOnTerminal } from './terminal.ts';
 
 /** `tomaat predict`: returns the exit code. */
 export async function predict(

@@ -39,6 +39,17 @@ export function openTerminal(signal: AbortSignal): { ask: Ask; [Symbol.dispose](
   };
 }
 
+/** Asks for a yes on the terminal; without a terminal the answer is no. */
+export async function askOnTerminal(question: string): Promise<boolean> {
+  if (!hasTerminal()) return false;
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await lines.question(question)).trim());
+  } finally {
+    lines.close();
+  }
+}
+
 /** Asks for a secret, which is not shown while it is typed. Ctrl-C is a SIGINT of the process. */
 export async function askSecret(question: string): Promise<string> {
   process.stderr.write(question);

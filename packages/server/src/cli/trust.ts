@@ -11,7 +11,6 @@ import {
   removePins,
 } from '../trust/known-hosts.ts';
 import {
-  askOnTerminal,
   type ConnectOptions,
   dataFolderOf,
   findKnown,
@@ -20,6 +19,7 @@ import {
   readCertificates,
 } from './connect.ts';
 import { openTable } from './console.ts';
+import { askOnTerminal } from './terminal.ts';
 
 export interface TrustFlags extends Pick<ConnectOptions, 'ca' | 'data' | 'fingerprint'> {
   json?: boolean;

@@ -1,7 +1,7 @@
-import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
+import { inTurn } from '../store/file-lock.ts';
 import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
 import { writeWhole } from '../store/whole-file.ts';
 
@@ -124,41 +124,12 @@ async function readText(file: string): Promise<string> {
 async function change(file: string, edit: (text: string, pins: readonly Pin[]) => string): Promise<void> {
   requireOwner(dirname(file));
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  const unlock = await lock(`${file}.lock`);
-  try {
+  await inTurn(file, async () => {
     const text = await readText(file);
     const changed = edit(text, await readPins(file));
     if (changed === text) return;
     await writeWhole(file, changed, { prepare: giveToOwner });
-  } finally {
-    await unlock();
-  }
-}
-
-const lockWaitMs = 5_000;
-/** A lock this old was left by a dead process. */
-const staleMs = 10_000;
-
-async function lock(file: string): Promise<() => Promise<void>> {
-  for (const deadline = Date.now() + lockWaitMs; ; ) {
-    try {
-      await (await open(file, 'wx', 0o600)).close();
-      return () => rm(file, { force: true });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-    const age = await stat(file).then(
-      ({ mtimeMs }) => Date.now() - mtimeMs,
-      () => 0, // Already gone.
-    );
-    if (age > staleMs) await rm(file, { force: true });
-    else if (Date.now() > deadline)
-      throw new TomaatError(
-        'CONFLICT',
-        `Another process holds ${file}. Try again. If no such process is running, remove that file.`,
-      );
-    else await delay(20);
-  }
+  });
 }
 
 /** Normalises a fingerprint as users type it (with or without colons, in any case). BAD_REQUEST for any other text. */
