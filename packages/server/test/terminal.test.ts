@@ -133,6 +133,18 @@ describe.skipIf(!python)('tomaat on a terminal', () => {
     expect(await onTerminal(0, predict(), -1, { COLUMNS })).toMatchObject({ code: 0 });
   });
 
+  it.each([0, 1, 300])(
+    'prints tables at a width of %i columns, without colours where NO_COLOR asks',
+    async (columns) => {
+      expect((await onTerminal(80, predict())).code).toBe(0);
+      const { code, text } = await onTerminal(columns, ['jobs'], -1, { NO_COLOR: '1' });
+      expect(text).toMatch(/^SENT +STATE +SERVICE +INPUT +JOB\r?$/m);
+      expect(text).toMatch(/succeeded +\S+ +scan\.nii/);
+      expect(text).not.toContain('\u001b[3');
+      expect(code).toBe(0);
+    },
+  );
+
   it.each([0, 1, 40, 300])('prints help at a width of %i columns', async (columns) => {
     const { code, text } = await onTerminal(columns, ['help', 'predict']);
     expect(text).toContain('--volume');
