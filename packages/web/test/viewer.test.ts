@@ -1,10 +1,10 @@
-import { applyAffine } from '@tomaat/core';
+import { applyAffine, type Vec3 } from '@tomaat/core';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { choose, jobPage, viewerReady } from './support/flows.ts';
-import { checkOverlay, pixelsAt } from './support/overlay.ts';
+import { checkOverlay, distance, pixelsAt } from './support/overlay.ts';
 import { boxedApp, buildPage, launchBrowser, openSite, type Site, withPageOf } from './support/site.ts';
 
 /* What the viewer builds and draws: the textures are counted, and large volumes are drawn at half resolution first. */
@@ -64,6 +64,8 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
     'draws a large volume at half resolution in its place, then every voxel',
     () =>
       withPageOf(browser, site.address, async (page) => {
+        // So that a voxel is some pixels in each plane.
+        await page.setViewportSize({ width: 1440, height: 1000 });
         const size = [150, 138, 126] as const;
         const volume = phantom(obliqueAffine, size);
         const [nx, ny] = size;
@@ -71,6 +73,15 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         for (let z = 20; z < 60; z++)
           for (let y = 70; y < 100; y++)
             volume.voxels.fill(700 as never, 30 + nx * (y + ny * z), 60 + nx * (y + ny * z));
+        const at = ([x, y, z]: Vec3) => x + nx * (y + ny * z);
+        const single: Vec3 = [101, 34, 87];
+        const four: readonly Vec3[] = [
+          [120, 61, 99],
+          [121, 61, 99],
+          [120, 62, 99],
+          [121, 62, 99],
+        ];
+        for (const voxel of [single, ...four]) volume.voxels[at(voxel)] = 700;
         await predict(page, await encode(volume, 'nii'));
         const full = page.getByRole('button', { name: 'Full resolution' });
         await page.getByText('Shown at half resolution').waitFor();
@@ -79,11 +90,30 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         const drawn = async () => [await pixelsAt(page, inside), await pixelsAt(page, outside)];
         await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
         const coarse = await drawn();
-        expect(coarse[0]).not.toEqual(coarse[1]);
+        const isLabel = async (voxel: Vec3) => {
+          const pixels = await pixelsAt(page, applyAffine(obliqueAffine, voxel));
+          return pixels.map((pixel) => distance(pixel, [242, 193, 78]) < 16);
+        };
+        const expectLabels = async (there: readonly Vec3[], none: readonly Vec3[]) => {
+          for (const voxel of there) expect(await isLabel(voxel), `at ${voxel}`).toEqual([true, true, true]);
+          for (const voxel of none)
+            expect(await isLabel(voxel), `at ${voxel}`).toEqual([false, false, false]);
+        };
+        const small = [single, four[0], four[3]];
+        // Mirrored along an axis.
+        await expectLabels(small, [
+          [nx - 1 - 101, 34, 87],
+          [101, ny - 1 - 34, 87],
+          [101, 34, 125 - 87],
+        ]);
         await full.click();
         await full.waitFor({ state: 'detached' });
         await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
         expect(await drawn()).toEqual(coarse);
+        await expectLabels(small, [
+          [99, 34, 87],
+          [120, 61, 97],
+        ]);
       }),
     120_000,
   );

@@ -115,7 +115,7 @@ export function Viewer({
         {error !== undefined && <Problem fault={faultOf(error)} />}
         {!ready && error === undefined && <p className="canvas-note">Opening the viewer …</p>}
       </div>
-      {ready && <Resolution detail={detail} onFull={drawFully} />}
+      {ready && <Resolution detail={detail} hasLabels={labelMap !== undefined} onFull={drawFully} />}
       <p className="touch-note">
         {controls.isTouched || controls.isFull
           ? 'One finger moves in the picture, two zoom.'

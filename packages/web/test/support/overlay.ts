@@ -36,8 +36,8 @@ export async function pixelsAt(page: Page, mm: Vec3): Promise<number[][]> {
       const pixel = new Uint8Array(4);
       const { gl } = niivue;
       gl.readPixels(
-        Math.round(found.pos[0]),
-        canvas.height - 1 - Math.round(found.pos[1]),
+        Math.floor(found.pos[0]),
+        canvas.height - 1 - Math.floor(found.pos[1]),
         1,
         1,
         gl.RGBA,
