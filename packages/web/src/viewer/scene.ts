@@ -12,7 +12,7 @@ import {
 import type { View } from './layouts.ts';
 import { factorFor, type Reduction, reducedGrid } from './prepare.ts';
 import { prepareApart } from './prepare-apart.ts';
-import { lookupTable, octahedra, rgbOf, trianglesByLabel } from './scene-shapes.ts';
+import { octahedra, trianglesByLabel } from './scene-shapes.ts';
 import { createSceneTools, type SceneTools } from './scene-tools.ts';
 
 /**
@@ -458,3 +458,23 @@ const extentOf = ({ size, affine }: Volume): number =>
 
 /** Width of the crosshair, mm: 0.2, less in volumes under 20 mm, and never thinner than a 400th of the longest side. */
 const lineWidth = (extent: number): number => Math.max(Math.min(0.2, extent / 100), extent / 400);
+
+/** Discrete colours by label value; unlisted and hidden labels are not drawn. */
+function lookupTable(labels: readonly LabelStyle[]) {
+  const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ['background'] };
+  for (const { value, name, color, visible } of labels) {
+    const [r, g, b] = rgbOf(color);
+    table.R.push(r);
+    table.G.push(g);
+    table.B.push(b);
+    table.A.push(visible ? 255 : 0);
+    table.I.push(value);
+    table.labels.push(name);
+  }
+  return table;
+}
+
+function rgbOf(color: string): [number, number, number] {
+  const bits = Number.parseInt(color.slice(1), 16);
+  return [(bits >> 16) & 255, (bits >> 8) & 255, bits & 255];
+}
