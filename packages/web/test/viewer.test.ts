@@ -5,13 +5,28 @@ import { findChromium } from '../../../test/programs.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { choose, jobPage, viewerReady } from './support/flows.ts';
 import { checkOverlay, distance, pixelsAt } from './support/overlay.ts';
-import { boxedApp, buildPage, launchBrowser, openSite, type Site, withPageOf } from './support/site.ts';
+import {
+  boxedApp,
+  buildPage,
+  launchBrowser,
+  mapsApp,
+  openSite,
+  type Site,
+  withPageOf,
+} from './support/site.ts';
 
 /* What the viewer builds and draws: the textures are counted, and large volumes are drawn at half resolution first. */
 
 interface Rebuilds {
   readonly scan: number;
   readonly labels: number;
+}
+interface Drawn {
+  readonly niivue: {
+    readonly volumes: readonly { cal_min: number; cal_max: number }[];
+    readonly screenSlices: readonly { axCorSag: number }[];
+    readonly scene: { readonly pan2Dxyzmm: Iterable<number>; crosshairPos: Iterable<number> };
+  };
 }
 const rebuildsOf = (page: Page) =>
   page
@@ -26,15 +41,15 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
     const pageFolder = await buildPage();
     [browser, site] = await Promise.all([
       launchBrowser(),
-      openSite(pageFolder, { appFolders: [boxedApp('threshold')] }),
+      openSite(pageFolder, { appFolders: [boxedApp('threshold'), mapsApp] }),
     ]);
   }, 120_000);
   afterAll(async () => {
     await browser?.close();
     await site?.stop();
   });
-  const predict = async (page: Page, bytes: Uint8Array) => {
-    await page.goto(`${site.address}/services/threshold`);
+  const predict = async (page: Page, bytes: Uint8Array, service = 'threshold') => {
+    await page.goto(`${site.address}/services/${service}`);
     await choose(page, 'phantom.nii', bytes);
     await page.getByRole('button', { name: 'Send and compute' }).click();
     await jobPage(page);
@@ -56,6 +71,77 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         await toggle.focus();
         await page.keyboard.press('Space');
         await expect.poll(() => rebuildsOf(page)).toEqual({ scan: 1, labels: 2 });
+      }),
+    90_000,
+  );
+
+  it(
+    'keeps scan, window, view and crosshair under another label map',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        await predict(page, await encode(phantom(), 'nii'), 'maps');
+        const dim = applyAffine(obliqueAffine, [5, 4, 3]);
+        const brilliant = applyAffine(obliqueAffine, [15, 12, 8]);
+        await page.getByRole('slider', { name: 'Label opacity' }).focus();
+        await page.keyboard.press('End');
+        await page.getByRole('radio', { name: 'Side by side' }).click();
+        const level = page.getByLabel('Level as a number');
+        await level.fill('300');
+        await level.press('Enter');
+        await page.locator('.viewer canvas').focus();
+        await page.keyboard.press('+');
+        await page.keyboard.press('ArrowUp');
+        const look = () =>
+          page.locator('.viewer').evaluate((viewer) => {
+            const { niivue } = viewer.querySelector<HTMLCanvasElement>('canvas')! as unknown as Drawn;
+            return {
+              window: [niivue.volumes[0].cal_min, niivue.volumes[0].cal_max],
+              view: niivue.screenSlices.map(({ axCorSag }) => axCorSag),
+              zoom: [...niivue.scene.pan2Dxyzmm],
+              slices: [...niivue.scene.crosshairPos],
+              crosshair: [...viewer.querySelectorAll<HTMLInputElement>('.position input')].map(
+                ({ value }) => value,
+              ),
+            };
+          });
+        const before = await look();
+        expect(before.zoom[3]).toBeGreaterThan(1);
+        const scans = (await rebuildsOf(page)).scan;
+        // The answer comes when the first map has been chosen again.
+        const answers: (() => Promise<void>)[] = [];
+        await page.route('**/outputs/brightest*', (route) => void answers.push(() => route.continue()));
+        const choice = page.getByLabel('Label map');
+        await choice.selectOption('Brightest');
+        await expect.poll(() => answers.length).toBe(1);
+        await choice.selectOption('Bright');
+        await viewerReady(page);
+        // A request that was given up has no answer any more.
+        await answers[0]().catch(() => undefined);
+        await page.unroute('**/outputs/brightest*');
+        const drawn = async (mm: Vec3) => {
+          const [pixel] = await pixelsAt(page, mm);
+          await page.locator('.viewer canvas').evaluate((canvas, slices) => {
+            (canvas as unknown as Drawn).niivue.scene.crosshairPos = slices;
+          }, before.slices);
+          return [
+            [255, 32, 32],
+            [32, 255, 32],
+          ].map((color) => distance(pixel, color) < 16);
+        };
+        const isFirst = async () => [await drawn(dim), await drawn(brilliant)];
+        await expect.poll(isFirst).toEqual([
+          [true, false],
+          [true, false],
+        ]);
+        await page.getByRole('switch', { name: 'Show bright', exact: true }).waitFor();
+
+        await choice.selectOption('Brightest');
+        await expect.poll(isFirst).toEqual([
+          [false, false],
+          [false, true],
+        ]);
+        expect(await look()).toEqual(before);
+        expect((await rebuildsOf(page)).scan).toBe(scans);
       }),
     90_000,
   );

@@ -102,10 +102,10 @@ function reduce(volume: Volume, factor: number): { reduced: Volume; range: Range
       }
     }
   }
-  const isFinite = Number.isFinite(lowest) && Number.isFinite(highest);
+  const hasRange = Number.isFinite(lowest) && Number.isFinite(highest);
   return {
     reduced: { ...grid, components: 1, voxels: voxels as Volume['voxels'] },
-    range: isFinite ? { lowest, highest } : rangeOf(whole),
+    range: hasRange ? { lowest, highest } : rangeOf(whole),
   };
 }
 

@@ -84,6 +84,7 @@ export const boxedApp = (name: string) => join(repository, 'apps', name);
 export const slowApp = join(web, 'test', 'slow-app');
 export const pairApp = join(web, 'test', 'pair-app');
 export const regionsApp = join(web, 'test', 'regions-app');
+export const mapsApp = join(web, 'test', 'maps-app');
 
 export interface Site extends RunningServer {
   readonly address: string;
