@@ -25,9 +25,21 @@ interface Drawn {
   readonly niivue: {
     readonly volumes: readonly { cal_min: number; cal_max: number }[];
     readonly screenSlices: readonly { axCorSag: number }[];
-    readonly scene: { readonly pan2Dxyzmm: Iterable<number>; crosshairPos: Iterable<number> };
+    readonly scene: { pan2Dxyzmm: Iterable<number>; crosshairPos: Iterable<number> };
+    mm2frac(mm: Vec3, volume: number, isWorld: boolean): unknown;
+    frac2mm(frac: unknown): readonly number[];
   };
 }
+/** Makes the slices larger around a position, RAS+ mm. */
+const magnify = (page: Page, mm: Vec3, factor: number) =>
+  page.locator('.viewer canvas').evaluate(
+    (canvas, { mm, factor }) => {
+      const { niivue } = canvas as unknown as Drawn;
+      const drawn = niivue.frac2mm(niivue.mm2frac(mm, 0, true));
+      niivue.scene.pan2Dxyzmm = [...[0, 1, 2].map((i) => (1 - factor) * drawn[i]), factor];
+    },
+    { mm, factor },
+  );
 const rebuildsOf = (page: Page) =>
   page
     .locator('.viewer canvas')
@@ -150,8 +162,6 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
     'draws a large volume at half resolution in its place, then every voxel',
     () =>
       withPageOf(browser, site.address, async (page) => {
-        // So that a voxel is some pixels in each plane.
-        await page.setViewportSize({ width: 1440, height: 1000 });
         const size = [150, 138, 126] as const;
         const volume = phantom(obliqueAffine, size);
         const [nx, ny] = size;
@@ -176,8 +186,12 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         const drawn = async () => [await pixelsAt(page, inside), await pixelsAt(page, outside)];
         await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
         const coarse = await drawn();
+        /** Magnified, so that a voxel is some pixels in each plane. */
         const isLabel = async (voxel: Vec3) => {
-          const pixels = await pixelsAt(page, applyAffine(obliqueAffine, voxel));
+          const mm = applyAffine(obliqueAffine, voxel);
+          await magnify(page, mm, 6);
+          const pixels = await pixelsAt(page, mm);
+          await magnify(page, mm, 1);
           return pixels.map((pixel) => distance(pixel, [242, 193, 78]) < 16);
         };
         const expectLabels = async (there: readonly Vec3[], none: readonly Vec3[]) => {
@@ -197,8 +211,9 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
         expect(await drawn()).toEqual(coarse);
         await expectLabels(small, [
-          [99, 34, 87],
-          [120, 61, 97],
+          [100, 34, 87],
+          [101, 34, 86],
+          [122, 61, 99],
         ]);
       }),
     120_000,

@@ -65,6 +65,18 @@ export async function canvasPosition(page: Page, mm: Vec3, plane: number): Promi
   );
 }
 
+/** The titles of slices that reach beyond their planes. */
+export const cutTitles = (page: Page) =>
+  page.locator('.overlay [data-plane]').evaluateAll((planes) =>
+    planes
+      .filter((plane) => {
+        const { x, width } = plane.querySelector<SVGRectElement>('clipPath rect')!;
+        const title = plane.querySelector<SVGTextElement>('.slice-title')!.getBBox();
+        return title.x + title.width > x.baseVal.value + width.baseVal.value;
+      })
+      .map((plane) => plane.textContent),
+  );
+
 /** Compares the drawing with the server's mask at points well inside the label and well outside. */
 export async function checkOverlay(
   page: Page,

@@ -53,6 +53,11 @@ export async function buildPage(): Promise<string> {
       continue;
     }
     try {
+      // Another file may have finished between the two looks.
+      if (await exists(built)) {
+        await rm(building, { recursive: true });
+        return built;
+      }
       await buildInto(building);
       await rename(building, built);
     } catch (error) {
