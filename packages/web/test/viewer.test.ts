@@ -127,7 +127,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         await expect.poll(() => answers.length).toBe(1);
         await choice.selectOption('Bright');
         await viewerReady(page);
-        // A request that was given up has no answer any more.
+        // A request that was given up has no answer any longer.
         await answers[0]().catch(() => undefined);
         await page.unroute('**/outputs/brightest*');
         const drawn = async (mm: Vec3) => {
