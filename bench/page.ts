@@ -140,6 +140,7 @@ async function measureCase(
   }
   const of = (what: string) => median(times.get(what)!);
   return [
+    // The first time also starts WebGL, as no viewer was open while the file was chosen.
     { point: `page, ${name}: first slice of a preview`, measured: of('preview'), target: 300, unit: 'ms' },
     { point: `page, ${name}: first slice of a result`, measured: of('result'), target: 300, unit: 'ms' },
     { point: `page, ${name}: its labels`, measured: of('labels'), unit: 'ms' },
