@@ -26,6 +26,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'event-loop': async () => (await import('./event-loop.ts')).run,
   'model-server': async () => (await import('./model-server.ts')).run,
   brain: async () => (await import('./brain.ts')).run,
+  page: async () => (await import('./page.ts')).run,
   'start-up': async () => (await import('./start-up.ts')).run,
 };
 

@@ -31,6 +31,7 @@ export const maySkip: readonly MaySkip[] = [
     reason: images,
     holds: noData,
   },
+  { file: 'web/test/viewer-anatomy.test.ts', test: /DICOM/, reason: images, holds: noData },
   { file: 'test/dicom-results.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-measurement-report.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-structure-set.test.ts', test: /Japanese/, reason: images, holds: noData },

@@ -7,7 +7,7 @@ import { encode } from '../../server/test/phantom.ts';
 import { expectAccessible } from './support/axe.ts';
 import { choose, jobPage, viewerReady, voxelMl } from './support/flows.ts';
 import { pinch, swipe } from './support/gestures.ts';
-import { canvasPosition } from './support/overlay.ts';
+import { canvasPosition, cutTitles } from './support/overlay.ts';
 import {
   buildPage,
   launchBrowser,
@@ -51,6 +51,8 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
   let site: Site;
   let watched: Watched;
   let page: Page;
+  /** The address of the result. */
+  let result: string;
 
   beforeAll(async () => {
     const pageFolder = await buildPage();
@@ -61,14 +63,15 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     watched = await openPage(browser, site.address, { viewport: { width: 1440, height: 900 } });
     page = watched.page;
     await watched.context.grantPermissions(['clipboard-read', 'clipboard-write']);
-    await openResult(page);
+    await openResult();
+    result = page.url();
   }, 180_000);
   afterAll(async () => {
     await browser?.close();
     await site?.stop();
   });
 
-  async function openResult(page: Page): Promise<void> {
+  async function openResult(): Promise<void> {
     await page.goto(`${site.address}/services/regions`);
     await choose(page, 'SMITH_JOHN.nii', await encode(scan(), 'nii'));
     await page.getByRole('button', { name: 'Send and compute' }).click();
@@ -106,13 +109,25 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     return [box.x + x, box.y + y];
   }
 
+  /** Until the picture is drawn at that size of the window: its places are others then. */
+  async function resize(width: number, height: number): Promise<void> {
+    await page.setViewportSize({ width, height });
+    const isDrawn = () =>
+      canvas().evaluate((element, width) => {
+        const { width: across, height: down, clientWidth, clientHeight } = element as HTMLCanvasElement;
+        const isFit = (pixels: number, size: number) => Math.abs(pixels - size * devicePixelRatio) <= 1;
+        return innerWidth === width && isFit(across, clientWidth) && isFit(down, clientHeight);
+      }, width);
+    await expect.poll(isDrawn).toBe(true);
+  }
+
   it('covers most of the canvas with slices at every width', async () => {
     for (const [width, height] of [
       [1440, 900],
       [1024, 768],
       [390, 844],
     ]) {
-      await page.setViewportSize({ width, height });
+      await resize(width, height);
       const covered = () =>
         drawn(({ niivue, width, height }) =>
           niivue.screenSlices.reduce(
@@ -122,8 +137,9 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
         );
       await expect.poll(() => canvas().evaluate((element) => element.clientWidth)).toBeLessThan(width);
       await expect.poll(covered, { message: `at ${width}` }).toBeGreaterThan(0.6);
+      await expect.poll(() => cutTitles(page), { message: `at ${width}` }).toEqual([]);
     }
-    await page.setViewportSize({ width: 1440, height: 900 });
+    await resize(1440, 900);
   });
 
   it('enlarges a plane by double click, and keeps the choice', async () => {
@@ -138,8 +154,8 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     await page.getByRole('radio', { name: 'Sagittal' }).click();
     await page.reload();
     await viewerReady(page);
-    expect(await page.getByRole('radio', { name: 'Side by side' }).isChecked()).toBe(true);
-    expect(await page.getByRole('radio', { name: 'Sagittal' }).isChecked()).toBe(true);
+    await expect.poll(() => page.getByRole('radio', { name: 'Side by side' }).isChecked()).toBe(true);
+    await expect.poll(() => page.getByRole('radio', { name: 'Sagittal' }).isChecked()).toBe(true);
     await page.getByRole('radio', { name: 'Slices', exact: true }).click();
     await page.getByRole('radio', { name: 'Axial' }).click();
     await expect.poll(planes).toEqual([0, 1, 2]);
@@ -150,9 +166,9 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     const width = page.getByLabel('Width as a number');
     const agree = async (l: number, w: number) => {
       await expect.poll(() => level.inputValue()).toBe(String(l));
-      expect(await width.inputValue()).toBe(String(w));
-      expect(await page.getByRole('slider', { name: 'Level' }).inputValue()).toBe(String(l));
-      expect(await page.getByRole('slider', { name: 'Width' }).inputValue()).toBe(String(w));
+      await expect.poll(() => width.inputValue()).toBe(String(w));
+      await expect.poll(() => page.getByRole('slider', { name: 'Level' }).inputValue()).toBe(String(l));
+      await expect.poll(() => page.getByRole('slider', { name: 'Width' }).inputValue()).toBe(String(w));
       const found = () => drawn(({ niivue }) => [niivue.volumes[0].cal_min, niivue.volumes[0].cal_max]);
       await expect.poll(found).toEqual([l - w / 2, l + w / 2]);
     };
@@ -195,7 +211,7 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     await page.mouse.wheel(0, 100);
     await expect.poll(() => slice().inputValue()).toBe('3');
     // The slices are tilted: the next one lies 40 mm further to the front.
-    expect(await crosshair()).toEqual(worldOf([5, 4, 2]));
+    await expect.poll(() => crosshair()).toEqual(worldOf([5, 4, 2]));
     const zoom = () => drawn(({ niivue }) => niivue.scene.pan2Dxyzmm[3]);
     await page.keyboard.down('Control');
     await page.mouse.wheel(0, -100);
@@ -397,7 +413,7 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
   });
 
   it.each([390, 700, 1024])('cuts no digit at a width of %d', async (width) => {
-    await page.setViewportSize({ width, height: 844 });
+    await resize(width, 844);
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
     const cut = await page.evaluate(() => {
       const faults: string[] = [];
@@ -423,7 +439,7 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     expect(below).toBeLessThan(2);
     expect(await page.locator('.labels .number').nth(1).textContent()).toBe('12960');
     expect(await page.locator('.measurements td').nth(1).textContent()).toBe('12960');
-    await page.setViewportSize({ width: 1440, height: 900 });
+    await resize(1440, 900);
   });
 
   it.each(['light', 'dark'] as const)('has no serious faults of accessibility: %s', async (colorScheme) => {
@@ -445,7 +461,8 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     });
     try {
       const { page } = touch;
-      await openResult(page);
+      await page.goto(result);
+      await viewerReady(page);
       await canvas(page).scrollIntoViewIfNeeded();
       const session = await touch.context.newCDPSession(page);
       const before = await crosshair(page);

@@ -55,18 +55,17 @@ export function ChosenView({ service, input, chosen, points, onChoose, onAdd, on
       ) : (
         <Identity chosen={chosen} />
       )}
-      {volume ? (
+      {(volume || chosen.error === undefined) && (
         <Suspense fallback={<Loading what="Loading the viewer …" />}>
           <Viewer
             plain
             scan={volume}
             points={points}
             display={displayOfScan(scan, input.modality ?? service.modality)}
+            waiting="Reading the voxels for a preview …"
             onMove={onMove}
           />
         </Suspense>
-      ) : (
-        chosen.error === undefined && <Loading what="Reading the voxels for a preview …" />
       )}
     </>
   );

@@ -75,6 +75,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
   const isThere = (maps.length === 0 ? !mesh.isLoading : labelMap.data !== undefined) && !scan.loading;
   const [wasThere, setWasThere] = useState(false);
   if (isThere && !wasThere) setWasThere(true);
+  const isDrawn = isThere || wasThere;
   const error = labelMap.error ?? mesh.error ?? points.error;
 
   return (
@@ -99,33 +100,27 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
         </label>
       )}
       <div className={hasPicture ? 'result' : 'result no-picture'}>
-        {hasPicture &&
-          (isThere || wasThere ? (
-            <div className="panel viewer-panel">
-              <Viewer
-                scan={scan.volume}
-                labelMap={labelMap.data}
-                labels={labels}
-                mesh={mesh.data}
-                points={points.data}
-                display={{ ...scan.display, modality: scan.display?.modality ?? service?.modality }}
-                target={target}
-                firstView={meshOutput && maps.length === 0 ? '3d' : undefined}
-                caption={service && `${service.name} ${service.version}`}
-              />
-              {!scan.volume && (
-                <p className="fine viewer-note">
-                  {scan.fault ?? 'This browser does not have the scan, so the result is shown without it.'}
-                </p>
-              )}
-            </div>
-          ) : (
-            !error && (
-              <div className="panel viewer-panel">
-                <Loading what="Fetching the result …" />
-              </div>
-            )
-          ))}
+        {hasPicture && (isDrawn || !error) && (
+          <div className="panel viewer-panel">
+            <Viewer
+              scan={isDrawn ? scan.volume : undefined}
+              labelMap={isDrawn ? labelMap.data : undefined}
+              labels={labels}
+              mesh={isDrawn ? mesh.data : undefined}
+              points={isDrawn ? points.data : undefined}
+              display={{ ...scan.display, modality: scan.display?.modality ?? service?.modality }}
+              target={target}
+              firstView={meshOutput && maps.length === 0 ? '3d' : undefined}
+              waiting="Fetching the result …"
+              caption={service && `${service.name} ${service.version}`}
+            />
+            {isDrawn && !scan.volume && (
+              <p className="fine viewer-note">
+                {scan.fault ?? 'This browser does not have the scan, so the result is shown without it.'}
+              </p>
+            )}
+          </div>
+        )}
         <div className="result-side">
           {measured && (
             <LabelTable

@@ -44,7 +44,12 @@ export function NumberField({
         value={draft ?? value}
         onChange={(event) => setDraft(event.target.value)}
         onBlur={commit}
-        onKeyDown={(event) => event.key === 'Enter' && commit()}
+        onKeyDown={(event) => {
+          if (event.key !== 'Enter') return;
+          // A preview lies in the form of its request, which Enter would send.
+          event.preventDefault();
+          commit();
+        }}
       />
       {after && <span>{after}</span>}
     </label>

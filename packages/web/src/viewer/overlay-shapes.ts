@@ -48,7 +48,7 @@ export function overlayShapes(drawn: readonly DrawnPlane[], content: OverlayCont
       top,
       width,
       height,
-      title: `${planeNames[plane]} ${number} / ${stack.count}`,
+      title: titleOf(plane, number, stack.count, width),
       isMain: plane === main,
       outlines: outlines(place, stack, number, content),
       rulers: measures
@@ -61,6 +61,16 @@ export function overlayShapes(drawn: readonly DrawnPlane[], content: OverlayCont
     };
   });
 }
+
+/** The longest title that a plane of this width (CSS pixels) has room for; the number is never cut. */
+function titleOf(plane: Plane, number: number, count: number, width: number): string {
+  const counted = `${number} / ${count}`;
+  const titles = [`${planeNames[plane]} ${counted}`, counted];
+  return titles.find((title) => 8 + title.length * characterWidth <= width) ?? String(number);
+}
+
+/** Of the widest usual fonts at 12 pixels, bold. */
+const characterWidth = 7.6;
 
 function outlines(
   place: DrawnPlane['place'],

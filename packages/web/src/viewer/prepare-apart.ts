@@ -5,9 +5,9 @@ import { type Prepared, prepare, type Reduction } from './prepare.ts';
 const smallVoxels = 1_000_000;
 
 /** `prepare()` without blocking the page. The worker gets a copy of the first component, and ends with the call. */
-export async function prepareApart(volume: Volume, factor: number, by: Reduction): Promise<Prepared> {
+export async function prepareApart(volume: Volume, by: Reduction): Promise<Prepared> {
   const count = voxelCount(volume);
-  if (count < smallVoxels) return prepare(volume, factor, by);
+  if (count < smallVoxels) return prepare(volume, by);
   const worker = new Worker(new URL('./prepare-worker.ts', import.meta.url), { type: 'module' });
   try {
     return await new Promise<Prepared>((resolve, reject) => {
@@ -21,7 +21,7 @@ export async function prepareApart(volume: Volume, factor: number, by: Reduction
           ),
         );
       const voxels = volume.voxels.slice(0, count) as Volume['voxels'];
-      worker.postMessage({ volume: { ...volume, components: 1, voxels }, factor, by }, [
+      worker.postMessage({ volume: { ...volume, components: 1, voxels }, by }, [
         voxels.buffer as ArrayBuffer,
       ]);
     });

@@ -10,14 +10,13 @@ interface WorkerScope {
 }
 interface Given {
   readonly volume: Volume;
-  readonly factor: number;
   readonly by: Reduction;
 }
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = async ({ data }: MessageEvent<Given>) => {
   try {
-    const prepared = await prepare(data.volume, data.factor, data.by);
+    const prepared = await prepare(data.volume, data.by);
     scope.postMessage({ prepared }, [prepared.bytes.buffer]);
   } catch (error) {
     scope.postMessage({ error: dataOf(error) });

@@ -1,6 +1,6 @@
-import { type Affine, applyAffine, type Vec3, type Volume } from '@tomaat/core';
+import { type Affine, applyAffine, multiply, type Vec3, type Volume } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
-import { factorFor, prepare, reducedGrid, reduceVolume } from './prepare.ts';
+import { factorFor, labelsOn, prepare, reducedGrid, reduceVolume } from './prepare.ts';
 
 /**
  * Oblique, anisotropic, left-handed: columns of 2, 0.7 and 5 mm along the orthogonal unit vectors (2, 3, 6)/7,
@@ -31,7 +31,7 @@ const mean = (values: readonly number[]) => values.reduce((sum, v) => sum + v, 0
 
 describe('reduceVolume()', () => {
   it('puts each centre and value at the mean of its 8 voxels', () => {
-    const small = reduceVolume(volume, 2, 'mean');
+    const small = reduceVolume(volume, 2);
     expect(small.size).toEqual([4, 3, 2]);
     small.voxels.forEach((value, i) => {
       const cell = [i % 4, Math.floor(i / 4) % 3, Math.floor(i / 12)] as const;
@@ -44,13 +44,6 @@ describe('reduceVolume()', () => {
     });
   });
 
-  it('takes a label of the block, never a mean', () => {
-    const voxels = Uint8Array.from(places, ([x, y, z]) => ((x + y + z) % 2 === 0 ? 4 : 9));
-    const small = reduceVolume({ ...volume, voxels }, 2, 'nearest');
-    expect(new Set(small.voxels as Uint8Array)).toEqual(new Set([9]));
-    expect(small.voxels).toBeInstanceOf(Uint8Array);
-  });
-
   it('keeps the first voxels in their place where a size is odd', () => {
     const odd: Volume = {
       size: [5, 1, 3],
@@ -58,7 +51,7 @@ describe('reduceVolume()', () => {
       affine,
       voxels: Int16Array.from({ length: 15 }, (_, i) => i),
     };
-    const small = reduceVolume(odd, 2, 'mean');
+    const small = reduceVolume(odd, 2);
     expect(small.size).toEqual([3, 1, 2]);
     // Means of the voxels that exist: 0 1 5 6, 2 3 7 8, 4 9; 10 11, 12 13, 14.
     expect([...small.voxels]).toEqual([3, 5, 7, 11, 13, 14]);
@@ -67,7 +60,7 @@ describe('reduceVolume()', () => {
 
   it('is the volume itself by the factor 1, of its first component', () => {
     const two: Volume = { ...volume, components: 2, voxels: Float32Array.from({ length: 384 }, (_, i) => i) };
-    const same = reduceVolume(two, 1, 'mean');
+    const same = reduceVolume(two, 1);
     expect([same.affine, same.components, same.voxels.length, same.voxels[191]]).toEqual([
       affine,
       1,
@@ -77,11 +70,76 @@ describe('reduceVolume()', () => {
   });
 });
 
+/** Labels at voxels of `volume`, 0 elsewhere. */
+function labelMap(at: Readonly<Record<string, number>>): Volume {
+  const voxels = Uint16Array.from(places, (place) => at[place.join()] ?? 0);
+  return { ...volume, voxels };
+}
+const drawn = ({ voxels, size: [mx, my] }: Volume, [x, y, z]: Vec3) => voxels[x + mx * (y + my * z)];
+
+describe('labelsOn()', () => {
+  it.each([2, 4])('keeps a label of one voxel in its block, by the factor %d', (factor) => {
+    for (const [x, y, z] of [
+      [0, 0, 0],
+      [1, 4, 3],
+      [6, 3, 2],
+      [7, 5, 3],
+    ]) {
+      const small = labelsOn(labelMap({ [`${x},${y},${z}`]: 700 }), reducedGrid(volume, factor));
+      const there = [x, y, z].map((v) => Math.floor(v / factor)) as unknown as Vec3;
+      expect(drawn(small, there)).toBe(700);
+      expect([...small.voxels].filter((v) => v !== 0)).toEqual([700]);
+    }
+  });
+
+  it('keeps a label of 2 × 2 × 1 voxels across four blocks', () => {
+    const at = { '3,1,2': 5, '4,1,2': 5, '3,2,2': 5, '4,2,2': 5 };
+    const small = labelsOn(labelMap(at), reducedGrid(volume, 2));
+    const found = [...small.voxels].flatMap((v, i) => (v === 0 ? [] : [[i, v]]));
+    // Blocks 1 and 2 along x, 0 and 1 along y, 1 along z, of 4 × 3 × 2.
+    expect(found).toEqual([13, 14, 17, 18].map((i) => [i, 5]));
+    expect(small.voxels).toBeInstanceOf(Uint16Array);
+  });
+
+  it('draws the rarer of two labels in a block', () => {
+    const voxels = new Uint16Array(nx * ny * nz).fill(1);
+    voxels[5 + nx * (2 + ny)] = 9;
+    const small = labelsOn({ ...volume, voxels }, reducedGrid(volume, 2));
+    expect(drawn(small, [2, 1, 0])).toBe(9);
+    expect([...small.voxels].filter((v) => v === 9)).toHaveLength(1);
+    expect([...small.voxels].filter((v) => v === 1)).toHaveLength(23);
+  });
+
+  it('places labels of a coarser, mirrored grid by world position', () => {
+    // Two fine voxels along each axis to one of the map, counted from the other end of the first axis.
+    const flipped = multiply(
+      reducedGrid(volume, 2).affine,
+      [-1, 0, 0, 3, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+    );
+    const coarse: Volume = { size: [4, 3, 2], components: 1, affine: flipped, voxels: new Uint8Array(24) };
+    (coarse.voxels as Uint8Array)[0 + 4 * (2 + 3 * 1)] = 3;
+    const fine = labelsOn(coarse, volume);
+    const found = places.filter((place) => drawn(fine, place) !== 0);
+    expect(found).toEqual(places.filter(([x, y, z]) => x >= 6 && y >= 4 && z >= 2));
+    // Beyond the map there is nothing.
+    const beside = {
+      size: volume.size,
+      affine: multiply(affine, [1, 0, 0, 20, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]),
+    };
+    expect([...labelsOn(coarse, beside).voxels].some((v) => v !== 0)).toBe(false);
+  });
+
+  it('leaves labels on their own grid as they are', () => {
+    const map = labelMap({ '2,3,1': 8 });
+    expect(labelsOn(map, volume).voxels).toEqual(map.voxels);
+  });
+});
+
 describe('prepare()', () => {
   it('gives the range of all voxels, whatever is drawn', async () => {
     const voxels = Float32Array.from(volume.voxels as Float32Array);
     voxels.set([Number.NaN, 5000, Number.POSITIVE_INFINITY, -9000]);
-    const { lowest, highest } = await prepare({ ...volume, voxels }, 2, 'mean');
+    const { lowest, highest } = await prepare({ ...volume, voxels }, { kind: 'mean', factor: 2 });
     expect([lowest, highest]).toEqual([-9000, 5000]);
   });
 });

@@ -1,15 +1,29 @@
-import { type Affine, numericVoxels, type Vec3, type Volume, voxelCount } from '@tomaat/core';
+import {
+  type Affine,
+  type Grid,
+  invert,
+  multiply,
+  numericVoxels,
+  sameGrid,
+  type Vec3,
+  type Volume,
+  voxelCount,
+} from '@tomaat/core';
 import { toNifti } from '../form/scan.ts';
 
 /* What the viewer draws of a volume, computed apart from NiiVue and from the page: in a worker where the volume is large. */
 
-/** `mean` for values, `nearest` for labels, which have no mean. */
-export type Reduction = 'mean' | 'nearest';
+/** How voxels become those that are drawn. */
+export type Reduction =
+  /** Means of blocks of `factor`³ voxels, for values. */
+  | { readonly kind: 'mean'; readonly factor: number }
+  /** Labels, which have no mean, on the grid that is drawn. */
+  | { readonly kind: 'labels'; readonly grid: Grid };
 
 export interface Prepared {
   /** NIfTI, on the reduced grid. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Of all voxels, before the reduction. */
+  /** Of all voxels of a scan, before the reduction. */
   readonly lowest: number;
   readonly highest: number;
 }
@@ -40,61 +54,154 @@ export function reducedGrid(
   return { size: reducedSize(size, factor), affine: [...rows, 0, 0, 0, 1] as unknown as Affine };
 }
 
-/** The first component on `reducedGrid()`: the mean of a block, or the voxel in its middle (the upper of two). */
-export function reduceVolume(volume: Volume, factor: number, by: Reduction): Volume {
-  const whole = numericVoxels(volume.voxels.subarray(0, voxelCount(volume)) as Volume['voxels']);
-  if (factor === 1) return { ...volume, components: 1, voxels: whole as Volume['voxels'] };
+/** The mean of each block, of the first component, on `reducedGrid()`. */
+export const reduceVolume = (volume: Volume, factor: number): Volume => reduce(volume, factor).reduced;
+
+/** The same with the range of all voxels, in one pass: a scan of 100 million voxels is read only once. */
+function reduce(volume: Volume, factor: number): { reduced: Volume; range: Range } {
+  const whole = firstComponent(volume);
+  if (factor === 1) {
+    return {
+      reduced: { ...volume, components: 1, voxels: whole as Volume['voxels'] },
+      range: rangeOf(whole),
+    };
+  }
   const [nx, ny, nz] = volume.size;
   const grid = reducedGrid(volume, factor);
   const [mx, my, mz] = grid.size;
   const voxels = new (whole.constructor as Float32ArrayConstructor)(mx * my * mz);
   const isFloat = whole instanceof Float32Array || whole instanceof Float64Array;
-  const middle = factor >> 1;
-  let out = 0;
+  const sums = new Float64Array(mx);
+  let [lowest, highest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (let z = 0; z < mz; z++) {
+    const [z0, z1] = [z * factor, Math.min(z * factor + factor, nz)];
     for (let y = 0; y < my; y++) {
-      for (let x = 0; x < mx; x++, out++) {
-        const [x0, y0, z0] = [x * factor, y * factor, z * factor];
-        if (by === 'nearest') {
-          const at = (start: number, n: number) => Math.min(start + middle, n - 1);
-          voxels[out] = whole[at(x0, nx) + nx * (at(y0, ny) + ny * at(z0, nz))];
-          continue;
-        }
-        const [x1, y1, z1] = [
-          Math.min(x0 + factor, nx),
-          Math.min(y0 + factor, ny),
-          Math.min(z0 + factor, nz),
-        ];
-        let sum = 0;
-        for (let k = z0; k < z1; k++) {
-          for (let j = y0; j < y1; j++) {
-            const row = nx * (j + ny * k);
-            for (let i = x0; i < x1; i++) sum += whole[row + i];
+      const [y0, y1] = [y * factor, Math.min(y * factor + factor, ny)];
+      sums.fill(0);
+      for (let k = z0; k < z1; k++) {
+        for (let j = y0; j < y1; j++) {
+          const row = nx * (j + ny * k);
+          let at = row;
+          for (let x = 0; x < mx; x++) {
+            const end = row + Math.min(x * factor + factor, nx);
+            let sum = 0;
+            while (at < end) {
+              const value = whole[at++];
+              sum += value;
+              if (value < lowest) lowest = value;
+              if (value > highest) highest = value;
+            }
+            sums[x] += sum;
           }
         }
-        const mean = sum / ((x1 - x0) * (y1 - y0) * (z1 - z0));
-        voxels[out] = isFloat ? mean : Math.round(mean);
+      }
+      const out = mx * (y + my * z);
+      for (let x = 0; x < mx; x++) {
+        const mean = sums[x] / ((Math.min(x * factor + factor, nx) - x * factor) * (y1 - y0) * (z1 - z0));
+        voxels[out + x] = isFloat ? mean : Math.round(mean);
+      }
+    }
+  }
+  const hasRange = Number.isFinite(lowest) && Number.isFinite(highest);
+  return {
+    reduced: { ...grid, components: 1, voxels: voxels as Volume['voxels'] },
+    range: hasRange ? { lowest, highest } : rangeOf(whole),
+  };
+}
+
+/**
+ * A label map on another grid, on which no label vanishes. A voxel has the label of the nearest voxel of the map, or,
+ * before that, a label of which a voxel's centre lies in it: where there are several, the one with the fewest voxels
+ * in the map. Of the first component; the same voxels if the grid is the map's.
+ */
+export function labelsOn(map: Volume, { size, affine }: Grid): Volume {
+  const whole = firstComponent(map);
+  if (sameGrid(map, { size, affine })) return { ...map, components: 1, voxels: whole as Volume['voxels'] };
+  const voxels = new (whole.constructor as Float32ArrayConstructor)(voxelCount({ size }));
+  const grid = { size, affine };
+  fillNearest(voxels, grid, whole, map);
+  const counts = countLabels(whole);
+  const [nx, ny, nz] = map.size;
+  const [mx, my, mz] = size;
+  const m = multiply(invert(affine), map.affine);
+  let from = 0;
+  for (let z = 0; z < nz; z++) {
+    for (let y = 0; y < ny; y++) {
+      for (let x = 0; x < nx; x++) {
+        const value = whole[from++];
+        if (!(value > 0 || value < 0)) continue;
+        const i = Math.round(m[0] * x + m[1] * y + m[2] * z + m[3]);
+        const j = Math.round(m[4] * x + m[5] * y + m[6] * z + m[7]);
+        const k = Math.round(m[8] * x + m[9] * y + m[10] * z + m[11]);
+        if (!(i >= 0 && j >= 0 && k >= 0 && i < mx && j < my && k < mz)) continue;
+        const at = i + mx * (j + my * k);
+        const other = voxels[at];
+        if (other === value) continue;
+        if (other === 0 || counts.get(value)! < counts.get(other)!) voxels[at] = value;
       }
     }
   }
   return { ...grid, components: 1, voxels: voxels as Volume['voxels'] };
 }
 
+/** Fills a grid with the nearest voxels of a map, where it has any. */
+function fillNearest(out: Voxels, grid: Grid, whole: Voxels, map: Grid): void {
+  const [nx, ny, nz] = map.size;
+  const [mx, my, mz] = grid.size;
+  const m = multiply(invert(map.affine), grid.affine);
+  let at = 0;
+  for (let z = 0; z < mz; z++) {
+    for (let y = 0; y < my; y++) {
+      for (let x = 0; x < mx; x++, at++) {
+        const i = Math.round(m[0] * x + m[1] * y + m[2] * z + m[3]);
+        const j = Math.round(m[4] * x + m[5] * y + m[6] * z + m[7]);
+        const k = Math.round(m[8] * x + m[9] * y + m[10] * z + m[11]);
+        if (!(i >= 0 && j >= 0 && k >= 0 && i < nx && j < ny && k < nz)) continue;
+        const value = whole[i + nx * (j + ny * k)];
+        if (value > 0 || value < 0) out[at] = value;
+      }
+    }
+  }
+}
+
+function countLabels(whole: Voxels): Map<number, number> {
+  const counts = new Map<number, number>();
+  for (let i = 0; i < whole.length; ) {
+    const value = whole[i];
+    const start = i++;
+    while (i < whole.length && whole[i] === value) i++;
+    counts.set(value, (counts.get(value) ?? 0) + i - start);
+  }
+  return counts;
+}
+
+type Voxels = ReturnType<typeof numericVoxels>;
+
+const firstComponent = (volume: Volume): Voxels =>
+  numericVoxels(volume.voxels.subarray(0, voxelCount(volume)) as Volume['voxels']);
+
 /** What the viewer is given of a volume. Values that are not finite do not count for the range. */
-export async function prepare(volume: Volume, factor: number, by: Reduction): Promise<Prepared> {
-  const reduced = reduceVolume(volume, factor, by);
-  const count = voxelCount(volume);
-  const voxels =
-    factor === 1
-      ? (reduced.voxels as Float32Array)
-      : numericVoxels(volume.voxels.subarray(0, count) as Volume['voxels']);
+export async function prepare(volume: Volume, by: Reduction): Promise<Prepared> {
+  if (by.kind === 'labels') {
+    const labels = labelsOn(volume, by.grid);
+    return { bytes: await toNifti(labels), ...rangeOf(firstComponent(labels)) };
+  }
+  const { reduced, range } = reduce(volume, by.factor);
+  return { bytes: await toNifti(reduced), ...range };
+}
+
+interface Range {
+  readonly lowest: number;
+  readonly highest: number;
+}
+
+function rangeOf(voxels: Voxels): Range {
   let lowest = Number.POSITIVE_INFINITY;
   let highest = Number.NEGATIVE_INFINITY;
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < voxels.length; i++) {
     const value = voxels[i];
     if (value < lowest && value !== Number.NEGATIVE_INFINITY) lowest = value;
     if (value > highest && value !== Number.POSITIVE_INFINITY) highest = value;
   }
-  if (lowest > highest) lowest = highest = 0;
-  return { bytes: await toNifti(reduced), lowest, highest };
+  return lowest > highest ? { lowest: 0, highest: 0 } : { lowest, highest };
 }

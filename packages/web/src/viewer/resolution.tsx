@@ -5,15 +5,23 @@ import type { Detail } from './scene.ts';
 export const resolutionName = ({ factor }: Detail): string =>
   factor === 2 ? 'half resolution' : `1/${factor} of the resolution`;
 
+interface ResolutionProps {
+  readonly detail?: Detail;
+  readonly hasLabels: boolean;
+  onFull(): Promise<void>;
+}
+
 /** Says how fine the slices are where they do not show every voxel, and offers those that do. */
-export function Resolution({ detail, onFull }: { detail?: Detail; onFull(): Promise<void> }) {
+export function Resolution({ detail, hasLabels, onFull }: ResolutionProps) {
   const [busy, setBusy] = useState(false);
   if (!detail || detail.factor === 1) return null;
   const { factor, isSoftware } = detail;
   return (
     <p className="fine resolution">
-      Shown at {resolutionName(detail)}: each drawn voxel is {factor} × {factor} × {factor} of the scan, and
-      smaller labels may not be seen. Values and labels below the picture are those of the full scan.{' '}
+      Shown at {resolutionName(detail)}: each drawn voxel is {factor} × {factor} × {factor} of the scan
+      {hasLabels &&
+        ', and has a label if one of them has it, so that small labels are seen and all look larger'}
+      . Values and labels below the picture are those of the full scan.{' '}
       {isSoftware && (
         <button
           type="button"

@@ -1,4 +1,13 @@
-import { type Affine, readVolume, sourceFromBytes, type Vec3, type Volume, webPlatform } from '@tomaat/core';
+import {
+  type Affine,
+  applyAffine,
+  multiply,
+  readVolume,
+  sourceFromBytes,
+  type Vec3,
+  type Volume,
+  webPlatform,
+} from '@tomaat/core';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 
 /* The scene on a stand-in for NiiVue, which needs WebGL 2: what it is asked to draw. Pixels are looked at in a browser (test/). */
@@ -66,6 +75,7 @@ vi.mock('@niivue/niivue', () => {
     updateGLVolume() {
       this.drawScene();
     }
+    updateInterpolation() {}
     drawScene() {
       this.draws++;
     }
@@ -260,6 +270,44 @@ describe('openScene()', () => {
     await Promise.all([scene.setLabels(large, styles), scene.setLabels(filled(3), styles)]);
     const [below, above] = await Promise.all(niivue.volumes.map(shown));
     expect([below.voxels[0], above.voxels[0]]).toEqual([2, 3]);
+  });
+
+  it('draws labels on the grid of the scan that is shown, whichever came first', async () => {
+    const { scene, niivue } = await open();
+    // Twice as fine along each axis, and from the other end of the first one.
+    const fine: Volume = {
+      ...scan,
+      size: [6, 8, 10],
+      affine: multiply(affine, [-0.5, 0, 0, 2.25, 0, 0.5, 0, -0.25, 0, 0, 0.5, -0.25, 0, 0, 0, 1]),
+      voxels: new Int16Array(480),
+    };
+    const small: Volume = { ...scan, voxels: new Uint8Array(60) };
+    (small.voxels as Uint8Array)[2 + 3 * (1 + 4 * 3)] = 1;
+    const drawn = async () => {
+      const [below, above] = await Promise.all(niivue.volumes.map(shown));
+      expect(above.affine).toEqual(below.affine);
+      const [mx, my] = above.size;
+      return [...above.voxels].flatMap((v, i) =>
+        v === 0
+          ? []
+          : [applyAffine(above.affine, [i % mx, Math.floor(i / mx) % my, Math.floor(i / (mx * my))])],
+      );
+    };
+    const centre = applyAffine(affine, [2, 1, 3]);
+    const expectAround = (found: readonly Vec3[], count: number) => {
+      expect(found).toHaveLength(count);
+      for (const axis of [0, 1, 2])
+        expect(found.reduce((sum, mm) => sum + mm[axis], 0) / count).toBeCloseTo(centre[axis], 4);
+    };
+    await scene.setLabels(small, styles);
+    expectAround(await drawn(), 1);
+    await scene.setScan(fine);
+    expectAround(await drawn(), 8);
+    await scene.setScan(scan);
+    expectAround(await drawn(), 1);
+    await Promise.all([scene.setScan(fine), scene.setLabels(small, styles), scene.setScan(scan)]);
+    expectAround(await drawn(), 1);
+    expect(niivue.volumes[1].table!.labels).toEqual(['background', 'left', 'right']);
   });
 
   it('keeps a window chosen while every voxel is prepared; the next scan begins reduced', async () => {

@@ -1,8 +1,18 @@
 import { Niivue, NVImage, NVMesh } from '@niivue/niivue';
-import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume, voxelCount } from '@tomaat/core';
+import {
+  type Grid,
+  type Mesh,
+  sameGrid,
+  spacingOf,
+  TomaatError,
+  type Vec3,
+  type Volume,
+  voxelCount,
+} from '@tomaat/core';
 import type { View } from './layouts.ts';
 import { factorFor, type Reduction, reducedGrid } from './prepare.ts';
 import { prepareApart } from './prepare-apart.ts';
+import { octahedra, trianglesByLabel } from './scene-shapes.ts';
 import { createSceneTools, type SceneTools } from './scene-tools.ts';
 
 /**
@@ -94,6 +104,7 @@ export async function openScene(
       { cause },
     );
   }
+  drawLabelsDiscrete(niivue);
   const { rebuilds, redraw, touch } = rebuildOnlyChanged(niivue);
   // For the console, and for tests that examine pixels and count textures.
   Object.assign(canvas, { niivue, rebuilds });
@@ -119,6 +130,9 @@ export async function openScene(
   /** What `scan` and `overlay` are drawn from; no scan under labels alone. */
   let source: { scan?: Volume; labels?: Volume } = {};
   let factor = 1;
+  /** The grid of `scan`, and of the scan that was asked for last: the labels are drawn on it. */
+  let grid: Grid | undefined;
+  let nextGrid: Grid | undefined;
   const firstVoxels = isSoftware ? softwareVoxels : graphicsVoxels;
   let maxVoxels = firstVoxels;
   /** The window that was set last for the scan; its own one if undefined. */
@@ -134,10 +148,21 @@ export async function openScene(
   /** mm. */
   let pointRadius = 2.5;
 
-  async function imageOf(volume: Volume, name: string, by: Reduction, factor: number) {
-    const { bytes, lowest, highest } = await prepareApart(volume, factor, by);
+  async function imageOf(volume: Volume, name: string, by: Reduction) {
+    const { bytes, lowest, highest } = await prepareApart(volume, by);
     const image = await NVImage.loadFromUrl({ url: bytes.buffer, name, colorbarVisible: false });
     return { image, lowest, highest };
+  }
+  const labelImage = async (volume: Volume, grid: Grid) =>
+    (await imageOf(volume, 'labels.nii', { kind: 'labels', grid })).image;
+  /** The label map that is shown, on the grid of another scan. */
+  async function overlayOn(asked: Grid): Promise<NVImage | undefined> {
+    for (;;) {
+      const { labels } = source;
+      if (!labels || !grid || sameGrid(grid, asked)) return overlay;
+      const image = await labelImage(labels, asked);
+      if (labels === source.labels) return image;
+    }
   }
 
   /** Puts the layers in their order, the scan below; only `changed` is built. */
@@ -186,20 +211,27 @@ export async function openScene(
       const mine = ++turn.scan;
       const isOther = volume !== source.scan;
       if (isOther) maxVoxels = firstVoxels;
+      const drawn = factorFor(volume.size, maxVoxels);
+      const asked: Grid = reducedGrid(volume, drawn);
+      nextGrid = asked;
       const load = async () => {
-        const drawn = factorFor(volume.size, maxVoxels);
-        const { image, lowest, highest } = await imageOf(volume, 'scan.nii', 'mean', drawn);
+        const { image, lowest, highest } = await imageOf(volume, 'scan.nii', { kind: 'mean', factor: drawn });
         if (mine !== turn.scan) return undefined;
+        const above = await overlayOn(asked);
+        if (mine !== turn.scan) return undefined;
+        if (above !== overlay) above?.setColormapLabel(lookupTable(styles ?? []));
         if (isOther) shown = undefined;
         if (shown) [image.cal_min, image.cal_max] = shown;
-        factor = drawn;
+        [factor, grid] = [drawn, asked];
         source = { ...source, scan: volume };
         fitTo(volume);
-        // The labels are drawn on the grid of the scan.
-        place(image, overlay, ['scan', 'labels']);
+        place(image, above, ['scan', 'labels']);
         return { low: image.cal_min!, high: image.cal_max!, lowest, highest };
       };
-      const loading = load();
+      const loading = load().catch((cause) => {
+        if (mine === turn.scan) nextGrid = source.scan && grid;
+        throw cause;
+      });
       scanLoading = loading.catch(() => undefined);
       return loading;
     },
@@ -211,17 +243,23 @@ export async function openScene(
         return;
       }
       const drawn = factorFor(volume.size, maxVoxels);
-      const [{ image }] = await Promise.all([imageOf(volume, 'labels.nii', 'nearest', drawn), scanLoading]);
+      const wasAlone = nextGrid === undefined;
+      const asked: Grid = nextGrid ?? reducedGrid(volume, drawn);
+      const [image] = await Promise.all([labelImage(volume, asked), scanLoading]);
       if (mine !== turn.labels) return;
-      image.setColormapLabel(lookupTable(labels));
-      const isAlone = source.scan === undefined;
       let below = scan;
+      const isAlone = wasAlone && nextGrid === undefined;
       if (isAlone) {
-        const grid = reducedGrid(volume, drawn);
-        const blank = { ...grid, components: 1, voxels: new Uint8Array(voxelCount(grid)) };
-        ({ image: below } = await imageOf(blank, 'scan.nii', 'nearest', 1));
-        if (mine !== turn.labels || source.scan) return scene.setLabels(volume, labels);
-        factor = drawn;
+        const blank = { ...asked, components: 1, voxels: new Uint8Array(voxelCount(asked)) };
+        ({ image: below } = await imageOf(blank, 'scan.nii', { kind: 'mean', factor: 1 }));
+        if (mine !== turn.labels) return;
+      }
+      // A scan came meanwhile, or the one that was waited for did not.
+      const isFit = isAlone ? nextGrid === undefined : grid && sameGrid(grid, asked);
+      if (!isFit) return scene.setLabels(volume, labels);
+      image.setColormapLabel(lookupTable(labels));
+      if (isAlone) {
+        [factor, grid] = [drawn, asked];
         fitTo(volume);
       }
       source = { ...source, labels: volume };
@@ -233,8 +271,9 @@ export async function openScene(
     async drawFully() {
       maxVoxels = Number.POSITIVE_INFINITY;
       const { scan: volume, labels } = source;
-      if (volume && factor > 1 && !(await scene.setScan(volume))) return;
-      if (labels && source.labels === labels) await scene.setLabels(labels, styles ?? []);
+      if (factor === 1) return;
+      if (volume) await scene.setScan(volume);
+      else if (labels) await scene.setLabels(labels, styles ?? []);
     },
     styleLabels(labels) {
       if (overlay && labels !== styles) {
@@ -352,6 +391,18 @@ function rebuildOnlyChanged(niivue: Niivue) {
   return { rebuilds, redraw, touch };
 }
 
+/**
+ * In slices a label is drawn in its own colour up to the edges of its voxels. Interpolated as the scan is, a label of one
+ * voxel would fade, and between two labels there would be the colour of neither.
+ */
+function drawLabelsDiscrete(niivue: Niivue): void {
+  const interpolate = niivue.updateInterpolation.bind(niivue);
+  niivue.updateInterpolation = (layer, isForceLinear) => {
+    niivue.opts.isNearestInterpolation = layer > 0;
+    interpolate(layer, isForceLinear);
+  };
+}
+
 /** Sets the opacity of labels in the 3-D view. */
 function useOverlayBlend({ renderShader, gl, opts }: Niivue): void {
   if (!renderShader) return;
@@ -426,35 +477,4 @@ function lookupTable(labels: readonly LabelStyle[]) {
 function rgbOf(color: string): [number, number, number] {
   const bits = Number.parseInt(color.slice(1), 16);
   return [(bits >> 16) & 255, (bits >> 8) & 255, bits & 255];
-}
-
-function trianglesByLabel(mesh: Mesh): Map<number, Uint32Array> {
-  const count = mesh.triangles.length / 3;
-  const lists = new Map<number, number[]>();
-  for (let t = 0; t < count; t++) {
-    const label = mesh.labels?.[t] ?? 0;
-    let list = lists.get(label);
-    if (!list) lists.set(label, (list = []));
-    list.push(mesh.triangles[3 * t], mesh.triangles[3 * t + 1], mesh.triangles[3 * t + 2]);
-  }
-  return new Map([...lists].map(([label, list]) => [label, Uint32Array.from(list)]));
-}
-
-/** A small octahedron around each point. */
-function octahedra(
-  points: readonly Vec3[],
-  radiusMm: number,
-): { vertices: Float32Array; triangles: Uint32Array } {
-  const corners = [0, 1, 2].flatMap((axis) =>
-    [1, -1].map((sign) => [0, 1, 2].map((i) => (i === axis ? sign * radiusMm : 0))),
-  );
-  const faces = [0, 1].flatMap((x) =>
-    [2, 3].flatMap((y) => [4, 5].map((z) => ((x + y + z) % 2 === 0 ? [x, y, z] : [x, z, y]))),
-  );
-  return {
-    vertices: Float32Array.from(points.flatMap((p) => corners.flatMap((c) => c.map((v, i) => v + p[i])))),
-    triangles: Uint32Array.from(
-      points.flatMap((_, n) => faces.flatMap((face) => face.map((v) => v + 6 * n))),
-    ),
-  };
 }

@@ -28,6 +28,8 @@ export interface ViewerProps {
   plain?: boolean;
   /** What is shown first; what the user chose last if missing. */
   firstView?: View;
+  /** Said until there is something to show; the viewer is opened meanwhile. */
+  waiting?: string;
   /** A line below screenshots: what computed the result. */
   caption?: string;
   onMove?(position: Vec3, clicked: boolean): void;
@@ -44,6 +46,7 @@ export function Viewer({
   target,
   plain = false,
   firstView,
+  waiting,
   caption,
   onMove,
 }: ViewerProps) {
@@ -87,6 +90,7 @@ export function Viewer({
   const isFilled = !controls.isOutlined || view === 'all' || view === '3d';
   useLook(ready ? scene : undefined, view, isFilled ? opacity : 0);
   const isShown = ready && scene !== undefined;
+  const isEmpty = scan === undefined && labelMap === undefined && mesh === undefined;
   return (
     <div
       ref={viewer}
@@ -113,9 +117,11 @@ export function Viewer({
         {isShown && controls.content && <Overlay scene={scene} content={controls.content} />}
         {isShown && <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />}
         {error !== undefined && <Problem fault={faultOf(error)} />}
-        {!ready && error === undefined && <p className="canvas-note">Opening the viewer …</p>}
+        {!ready && error === undefined && (
+          <p className="canvas-note">{isEmpty && waiting ? waiting : 'Opening the viewer …'}</p>
+        )}
       </div>
-      {ready && <Resolution detail={detail} onFull={drawFully} />}
+      {ready && <Resolution detail={detail} hasLabels={labelMap !== undefined} onFull={drawFully} />}
       <p className="touch-note">
         {controls.isTouched || controls.isFull
           ? 'One finger moves in the picture, two zoom.'

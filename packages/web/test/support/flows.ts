@@ -51,7 +51,8 @@ export async function viewerReady(page: Page, timeout = 40_000): Promise<void> {
 export const resultThere = (page: Page) => page.getByText(/^Done in/).waitFor({ timeout: 60_000 });
 
 /** The voxels of a selected volume are read, drawn or not. */
-export const previewed = (page: Page) => page.locator('.volume-field .viewer').waitFor();
+export const previewed = (page: Page) =>
+  page.locator('.volume-field .viewer:is([data-stale=true], [data-ready=true])').waitFor();
 
 export const jobPage = (page: Page) =>
   page.waitForURL((url) => /\/jobs\/(?!upload)/.test(url.pathname), { timeout: 40_000 });

@@ -36,8 +36,8 @@ export async function pixelsAt(page: Page, mm: Vec3): Promise<number[][]> {
       const pixel = new Uint8Array(4);
       const { gl } = niivue;
       gl.readPixels(
-        Math.round(found.pos[0]),
-        canvas.height - 1 - Math.round(found.pos[1]),
+        Math.floor(found.pos[0]),
+        canvas.height - 1 - Math.floor(found.pos[1]),
         1,
         1,
         gl.RGBA,
@@ -64,6 +64,18 @@ export async function canvasPosition(page: Page, mm: Vec3, plane: number): Promi
     { mm, plane },
   );
 }
+
+/** The titles of slices that reach beyond their planes. */
+export const cutTitles = (page: Page) =>
+  page.locator('.overlay [data-plane]').evaluateAll((planes) =>
+    planes
+      .filter((plane) => {
+        const { x, width } = plane.querySelector<SVGRectElement>('clipPath rect')!;
+        const title = plane.querySelector<SVGTextElement>('.slice-title')!.getBBox();
+        return title.x + title.width > x.baseVal.value + width.baseVal.value;
+      })
+      .map((plane) => plane.textContent),
+  );
 
 /** Compares the drawing with the server's mask at points well inside the label and well outside. */
 export async function checkOverlay(

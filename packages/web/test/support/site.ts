@@ -13,21 +13,20 @@ import { type RunningServer, startServer } from '../../../server/src/server.ts';
 const web = fileURLToPath(new URL('../..', import.meta.url));
 const repository = fileURLToPath(new URL('../../../..', import.meta.url));
 
+/** Switches of Chromium: without a screen, it draws with the processor. */
+export const softwareDrawing: readonly string[] = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--use-angle=swiftshader',
+  '--enable-unsafe-swiftshader',
+];
+
 /** @param more switches of Chromium */
 export function launchBrowser(more: readonly string[] = []): Promise<Browser> {
-  return chromium.launch({
-    executablePath: findChromium(),
-    args: [
-      '--headless',
-      '--no-sandbox',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--use-angle=swiftshader',
-      '--enable-unsafe-swiftshader',
-      ...more,
-    ],
-  });
+  return chromium.launch({ executablePath: findChromium(), args: [...softwareDrawing, ...more] });
 }
 
 /** Switches of a browser that has no WebGL: the page says so in place of slices, and the rest of it is much quicker than with software drawing. */
@@ -54,6 +53,11 @@ export async function buildPage(): Promise<string> {
       continue;
     }
     try {
+      // Another file may have finished between the two looks.
+      if (await exists(built)) {
+        await rm(building, { recursive: true });
+        return built;
+      }
       await buildInto(building);
       await rename(building, built);
     } catch (error) {
@@ -85,6 +89,7 @@ export const boxedApp = (name: string) => join(repository, 'apps', name);
 export const slowApp = join(web, 'test', 'slow-app');
 export const pairApp = join(web, 'test', 'pair-app');
 export const regionsApp = join(web, 'test', 'regions-app');
+export const mapsApp = join(web, 'test', 'maps-app');
 
 export interface Site extends RunningServer {
   readonly address: string;
