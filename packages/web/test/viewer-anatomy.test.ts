@@ -104,7 +104,8 @@ describe.skipIf(findChromium() === undefined)('real heads in the viewer', () => 
     await site?.stop();
   });
 
-  it(
+  // Half a minute of software drawing: TOMAAT_SLOW=1 runs it.
+  it.skipIf(!process.env.TOMAAT_SLOW)(
     'names and draws the left and right of a brain on their sides',
     () =>
       withPageOf(browser, site.address, async (page) => {
