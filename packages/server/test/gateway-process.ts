@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { GatewayConfig } from '../src/gateway/config.ts';
 import { startGateway } from '../src/gateway/gateway.ts';
 import type { Destination, ProcessSeries } from '../src/gateway/series.ts';
+import { openSources } from '../src/gateway/sources/open-sources.ts';
 import { lockDataFolder } from '../src/store/database.ts';
 import { gatewayFolder, openGatewayDatabase } from '../src/store/gateway-database.ts';
 
@@ -85,6 +86,9 @@ await startGateway({
   folder: gatewayFolder(dataFolder),
   matchSeen: (rules) => rules,
   processSeries,
+  sources: openSources(config, () => {
+    throw new Error('there is a folder alone');
+  }),
   destinations: [destination],
   onFault: (error) => console.error(error),
   tickMs: 20,

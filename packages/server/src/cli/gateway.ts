@@ -11,6 +11,7 @@ import type { Gateway, GatewayTools } from '../gateway/gateway-type.ts';
 import { matchSeen, matchVolume } from '../gateway/match-rules.ts';
 import { readGatewayConfig } from '../gateway/parse-config.ts';
 import { createProcessSeries, forgetSeries } from '../gateway/process-series.ts';
+import { openSources } from '../gateway/sources/open-sources.ts';
 import { type RunningGateway, startGatewayServer } from '../gateway/start.ts';
 import { openUidKey } from '../store/uid-key.ts';
 import { connectTo } from './connect.ts';
@@ -87,6 +88,7 @@ async function openWork(config: GatewayConfig, tools: GatewayTools, logger: Logg
       matchVolume,
       audit: (event, facts) => tools.audit.record(event, facts),
     }),
+    sources: openSources(config, connect),
     destinations: Object.entries(config.destinations).map(([name, destination]) =>
       openDestination(name, destination, connect),
     ),

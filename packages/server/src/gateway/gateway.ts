@@ -15,7 +15,6 @@ import { searchAgainAndAgain } from './search-source.ts';
 import type { Destination, ProcessSeries, SeenSeries, SeriesRow, Source } from './series.ts';
 import { createSeriesAdmin } from './series-admin.ts';
 import { createSeriesStore } from './series-store.ts';
-import { openSources } from './sources/open-sources.ts';
 
 export interface GatewayOptions {
   readonly config: GatewayConfig;
@@ -30,8 +29,7 @@ export interface GatewayOptions {
   /** Deletes the job of a row that has ended without results at its service. */
   readonly forgetJob?: (row: SeriesRow) => Promise<void>;
   readonly destinations: readonly Destination[];
-  /** Those of the file of rules if missing. */
-  readonly sources?: ReadonlyMap<string, Source>;
+  readonly sources: ReadonlyMap<string, Source>;
   /** Something that is not the fault of a series; for the log. */
   readonly onFault: (error: unknown, what: string) => void;
   readonly meter?: GatewayMeter;
@@ -45,7 +43,7 @@ export interface GatewayOptions {
  * Starts what works on series: searches the sources, and processes what rules match. Rows that an earlier process left running
  * are queued again.
  *
- * @throws TomaatError BAD_REQUEST for a source that cannot be opened; errors of the database and the disk
+ * @throws errors of the database and the disk
  */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { config, database, dataFolder, folder, onFault, clock = createSteadyClock() } = options;
@@ -57,10 +55,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const store = createSeriesStore(tables, known);
   const admin = createSeriesAdmin(tables, () => clock.nowMs());
   const sources = new Map(
-    [...(options.sources ?? (await openSources(config)))].map(([name, source]) => [
-      name,
-      watchedSource(source, boards.sources),
-    ]),
+    [...options.sources].map(([name, source]) => [name, watchedSource(source, boards.sources)]),
   );
   const destinations = new Map(
     options.destinations.map((one) => [one.name, watchedDestination(one, boards.destinations)]),

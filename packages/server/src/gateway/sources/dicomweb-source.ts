@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
-import { createDicomWeb, type DicomSeries, type DicomWeb, dicomText } from '@tomaat/client';
+import { type DicomSeries, type DicomWeb, dicomText } from '@tomaat/client';
 import { type ErrorCode, TomaatError } from '@tomaat/core';
-import { createGuardedFetch } from '../../trust/guarded-fetch.ts';
+import { openArchive } from '../archive.ts';
 import type { DicomWebAddress } from '../config.ts';
+import type { Connect } from '../dependencies.ts';
 import type { SeenSeries, Source } from '../series.ts';
 import { isUid } from '../uids.ts';
 
@@ -35,17 +35,11 @@ const attributes = [
 const notOffered: readonly ErrorCode[] = ['METHOD_NOT_ALLOWED', 'NOT_FOUND', 'BAD_REQUEST', 'NOT_ACCEPTABLE'];
 const isNotOffered = (error: unknown) => error instanceof TomaatError && notOffered.includes(error.code);
 
-/** @throws TomaatError BAD_REQUEST for an address that is none, or a `caFile` that cannot be read */
-export async function openDicomWebSource(options: DicomWebSourceOptions): Promise<Source> {
-  const { name, url, authorization, sinceDays, modalities, maxFileBytes, now = Date.now } = options;
-  const web = createDicomWeb({
-    url,
-    headers: authorization === undefined ? {} : { authorization },
-    fetch: createGuardedFetch({ ca: await authoritiesOf(options) }),
-    // The gateway tries again by itself, later.
-    retries: 1,
-    maxInstanceBytes: maxFileBytes,
-  });
+/** Nothing is asked before the first search. */
+export function openDicomWebSource(options: DicomWebSourceOptions, connect: Connect): Source {
+  const { name, sinceDays, modalities, maxFileBytes, now = Date.now } = options;
+  // The gateway tries again by itself, later.
+  const web = openArchive(options, connect, { retries: 1, maxInstanceBytes: maxFileBytes });
   let searchesSeries = true;
 
   async function* search(signal: AbortSignal): AsyncGenerator<SeenSeries> {
@@ -168,16 +162,6 @@ async function* fetchFiles(
   let count = 0;
   for await (const { bytes } of web.retrieveSeries(study, series, { signal }))
     yield { name: `${++count}.dcm`, bytes };
-}
-
-export async function authoritiesOf({ caFile }: DicomWebAddress): Promise<string | undefined> {
-  if (caFile === undefined) return undefined;
-  try {
-    return await readFile(caFile, 'utf8');
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new TomaatError('BAD_REQUEST', `${caFile} cannot be read (${code}). Check caFile.`, { cause });
-  }
 }
 
 /** YYYYMMDD, in the time zone of this machine: that of the scanners. */

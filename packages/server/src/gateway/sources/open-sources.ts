@@ -1,4 +1,5 @@
 import type { GatewayConfig, Rule } from '../config.ts';
+import type { Connect } from '../dependencies.ts';
 import type { Source } from '../series.ts';
 import { openDicomWebSource } from './dicomweb-source.ts';
 import { openFolderSource } from './folder-source.ts';
@@ -6,23 +7,19 @@ import { openFolderSource } from './folder-source.ts';
 /** Of one file, which is in memory while it is fetched, bytes. */
 const mostFileBytes = 2 ** 30;
 
-/**
- * The sources of a file of rules, by name.
- *
- * @throws TomaatError BAD_REQUEST for an address that is none, or a `caFile` that cannot be read
- */
-export async function openSources(
+/** The sources of a file of rules, by name. Nothing is asked before the first search. */
+export function openSources(
   { sources, rules, limits }: GatewayConfig,
-  now: () => number = Date.now,
-): Promise<Map<string, Source>> {
+  connect: Connect,
+): Map<string, Source> {
   const maxFileBytes = Math.min(limits.maxSeriesBytes, mostFileBytes);
   const opened = new Map<string, Source>();
   for (const [name, source] of Object.entries(sources)) {
-    const common = { name, maxFileBytes, now };
+    const common = { name, maxFileBytes };
     const one =
       source.type === 'folder'
         ? openFolderSource({ ...source, ...common })
-        : await openDicomWebSource({ ...source, ...common, modalities: modalitiesOf(rules, name) });
+        : openDicomWebSource({ ...source, ...common, modalities: modalitiesOf(rules, name) }, connect);
     opened.set(name, one);
   }
   return opened;
