@@ -35,6 +35,24 @@ describe('readYaml()', () => {
     ]);
   });
 
+  it.each([
+    ['a: 1\nb: *c\nc: &c 2\n', '2 *c stands for nothing before it. Write the value out'],
+    ['a: 1\n---\nb: 2\n', '2 has several documents. Leave one of them, without ---'],
+    ['a:\n\tb: 1\n', '2 Tabs are not allowed as indentation'],
+  ])('says in %j what to do in which line', (text, expected) => {
+    const { faults } = readYaml(text);
+    expect(faults.map(({ line, message }) => `${line} ${message}`)).toEqual([expected]);
+  });
+
+  it('refuses aliases that expand into too much', () => {
+    const level = (name: string, other: string) => `${name}: &${name} [${`*${other},`.repeat(9)}]\n`;
+    const text = `a: &a [x]\n${level('b', 'a')}${level('c', 'b')}${level('d', 'c')}`;
+    expect(readYaml(text).faults).toEqual([
+      { path: '(YAML)', message: 'aliases (*) stand for too much. Write the values out' },
+    ]);
+    expect(readYaml('a: &a [1]\nb: *a\n')).toMatchObject({ data: { a: [1], b: [1] }, faults: [] });
+  });
+
   it('gives the line of a value, and of the map around a missing one', () => {
     const { place } = readYaml('a: 1\nb:\n  - c: 1\n  - d: 2\n');
     const faults = place([

@@ -1,4 +1,4 @@
-import { isScalar, LineCounter, type ParsedNode, parseDocument, visit } from 'yaml';
+import { type Document, isScalar, LineCounter, type ParsedNode, parseDocument, visit } from 'yaml';
 import type { z } from 'zod';
 
 /*
@@ -33,6 +33,15 @@ const maxLength = 1_000_000;
 /** A file that is something else entirely has a fault in every line. */
 const maxFaults = 1000;
 
+/** Of faults whose message from the parser is for programmers. */
+const remedies: Readonly<Record<string, string>> = {
+  NON_STRING_KEY: 'a key must be text',
+  MULTIPLE_DOCS: 'has several documents. Leave one of them, without ---',
+};
+
+/** Without the excerpt, and the place, which is told as a line. */
+const firstSentence = (message: string) => message.split('\n')[0].split(' at line ')[0];
+
 export function readYaml(text: string): CheckedYaml {
   const broken = (faults: FileFault[]): CheckedYaml => ({ data: undefined, faults, place: () => [] });
   const wrong = (message: string, line?: number): FileFault => ({ path: '(YAML)', message, line });
@@ -42,41 +51,32 @@ export function readYaml(text: string): CheckedYaml {
   const lineAt = (offset: number) => lines.linePos(offset).line;
   // A key that is itself a map would be written out as its own name, the longer the deeper. Repeated keys are found below: the
   // parser compares each key with every other one of its map.
-  const document = parseDocument(text, { lineCounter: lines, stringKeys: true, uniqueKeys: false });
+  const tooManyLevels = 'has too many levels of lists and maps';
+  let document: Document.Parsed;
+  try {
+    document = parseDocument(text, { lineCounter: lines, stringKeys: true, uniqueKeys: false });
+  } catch (error) {
+    // It reports most of them itself.
+    if (error instanceof RangeError) return broken([wrong(tooManyLevels)]);
+    throw error;
+  }
   const tooDeep = document.errors.find(({ message }) => message.startsWith('Maximum call stack'));
-  if (tooDeep) return broken([wrong('has too many levels of lists and maps', lineAt(tooDeep.pos[0]))]);
+  if (tooDeep) return broken([wrong(tooManyLevels, lineAt(tooDeep.pos[0]))]);
   const faults = document.errors
     .slice(0, maxFaults)
-    .map((error) =>
-      wrong(
-        error.code === 'NON_STRING_KEY' ? 'a key must be text' : error.message.split('\n')[0],
-        lineAt(error.pos[0]),
-      ),
-    );
-  if (faults.length > 0) return broken(faults);
-  visit(document, {
-    Map(_, { items }) {
-      const known = new Set<unknown>();
-      for (const { key } of items) {
-        const name = isScalar(key) ? key.value : key;
-        if (known.has(name) && faults.length < maxFaults)
-          faults.push(
-            wrong(
-              `Map keys must be unique: ${String(name).slice(0, 100)} is there twice`,
-              lineAt((key as ParsedNode).range[0]),
-            ),
-          );
-        known.add(name);
-      }
-    },
-  });
+    .map((error) => wrong(remedies[error.code] ?? firstSentence(error.message), lineAt(error.pos[0])));
   if (faults.length > 0) return broken(faults);
   let data: unknown;
   try {
+    faults.push(...faultsOfNodes(document, (offset, message) => wrong(message, lineAt(offset))));
+    if (faults.length > 0) return broken(faults);
     data = document.toJS({ maxAliasCount: 20 });
   } catch (error) {
-    // An alias without an anchor, or one that would expand into too much, is found only here.
-    return broken([wrong((error as Error).message.split('\n')[0])]);
+    // What the parser has just managed may be too deep for these. What else they throw: a node that contains itself, or
+    // aliases that would expand into too much.
+    const message =
+      error instanceof RangeError ? tooManyLevels : 'aliases (*) stand for too much. Write the values out';
+    return broken([wrong(message)]);
   }
   const lineOf = (path: readonly PropertyKey[]): number | undefined => {
     for (let length = path.length; length > 0; length--) {
@@ -97,6 +97,39 @@ export function readYaml(text: string): CheckedYaml {
         line: lineOf(at),
       })),
   };
+}
+
+/** Keys that are repeated in a map, and aliases of nothing. */
+function faultsOfNodes(
+  document: Document.Parsed,
+  faultAt: (offset: number, message: string) => FileFault,
+): FileFault[] {
+  const faults: FileFault[] = [];
+  const add = (node: unknown, message: string) => {
+    if (faults.length < maxFaults) faults.push(faultAt((node as ParsedNode).range[0], message));
+  };
+  const anchors = new Set<string | undefined>();
+  const addAnchor = (_: unknown, { anchor }: { anchor?: string }) => void anchors.add(anchor);
+  visit(document, {
+    Scalar: addAnchor,
+    Seq: addAnchor,
+    Alias(_, alias) {
+      const { source } = alias;
+      if (!anchors.has(source))
+        add(alias, `*${source.slice(0, 100)} stands for nothing before it. Write the value out`);
+    },
+    Map(_, { items, anchor }) {
+      anchors.add(anchor);
+      const known = new Set<unknown>();
+      for (const { key } of items) {
+        const name = isScalar(key) ? key.value : key;
+        if (known.has(name))
+          add(key, `Map keys must be unique: ${String(name).slice(0, 100)} is there twice`);
+        known.add(name);
+      }
+    },
+  });
+  return faults;
 }
 
 type Issue = z.core.$ZodIssue;

@@ -6,11 +6,13 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { parseDicom } from '@tomaat/core';
+import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { word } from '../../core/src/dicom/dataset.ts';
 import { tags } from '../../core/src/dicom/tags.ts';
 import { madeFiles } from '../../core/test/dicom-source.ts';
 import type { SeriesRow } from '../src/gateway/series.ts';
+import { startRegistry } from '../src/registry/start.ts';
 import { writeApp } from './app-fixture.ts';
 import { makeCertificate } from './certificate-fixture.ts';
 import { bin, deadAddress, endsWithTest, temporaryFolder, tomaat } from './cli-fixture.ts';
@@ -185,6 +187,27 @@ describe('tomaat gateway', () => {
     expect(stdout).toMatch(/^ {2}ok {5}source inbox: /m);
     expect(stdout).toMatch(/^ {2}ok {5}destination kept: /m);
     expect(code).toBe(0);
+  });
+
+  it('check tells a registry from a server', async () => {
+    const registry = await startRegistry({
+      host: '127.0.0.1',
+      dataFolder: inFolder('registry'),
+      port: 0,
+      logger: pino({ level: 'silent' }),
+    });
+    try {
+      const other = inFolder('registry.yaml');
+      writeFileSync(other, rules(registry.url));
+      const args = ['gateway', 'check', '--config', other, '--connect', '--data', data];
+      const { code, stdout } = await tomaat(args);
+      expect(stdout).toContain(
+        `WRONG  rule all: ${registry.url} is not the address of a TOMAAT server. Give that of the server itself, not of a registry`,
+      );
+      expect(code).toBe(1);
+    } finally {
+      await registry.close();
+    }
   });
 
   it('check and start list the faults of a file, with exit code 2', async () => {

@@ -86,7 +86,9 @@ await startGateway({
   folder: gatewayFolder(dataFolder),
   matchSeen: (rules) => rules,
   processSeries,
-  sources: openSources(config, () => Promise.reject(new Error('there is none to connect to'))),
+  sources: openSources(config, () => {
+    throw new Error('there is a folder alone');
+  }),
   destinations: [destination],
   onFault: (error) => console.error(error),
   tickMs: 20,

@@ -128,7 +128,8 @@ export const gatewayEndpoints = {
     path: '/api/gateway/series/{id}/retry',
     on: 'gateway',
     tag: 'gateway',
-    summary: 'Begins again with a series that has failed or was dropped',
+    summary:
+      'Begins again with a series that has failed or was dropped, or at once with one that waits after a fault',
     params: idParam,
     responses: { 200: json(gatewaySeriesSchema, 'The row as it is now') },
   },

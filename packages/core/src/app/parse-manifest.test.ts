@@ -222,7 +222,7 @@ describe('parseManifest()', () => {
     // A key over two lines: it begins in the first of them.
     expect(faultsOf('name: a\nid\nmore: b\n')[0].line).toBe(2);
     const [alias] = faultsOf('name: *nowhere');
-    expect(alias).toEqual({ path: '(YAML)', message: expect.stringContaining('nowhere') });
+    expect(alias).toEqual({ path: '(YAML)', line: 1, message: expect.stringContaining('nowhere') });
     expect(alias.message).not.toContain('\n');
   });
 

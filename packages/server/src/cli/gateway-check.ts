@@ -1,7 +1,7 @@
 import { access, constants } from 'node:fs/promises';
-import { createDicomWeb } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { dataFolderFor } from '../config.ts';
+import { openArchive } from '../gateway/archive.ts';
 import type { DestinationConfig, GatewayConfig } from '../gateway/config.ts';
 import type { Connect } from '../gateway/dependencies.ts';
 import { readGatewayConfig } from '../gateway/parse-config.ts';
@@ -91,10 +91,7 @@ async function askDestination(
     await access(destination.path, constants.W_OK | constants.X_OK);
     return `${destination.path} can be written to`;
   }
-  const { url, authorization, caFile } = destination;
-  const { fetch } = await connect(url, { ca: caFile, signal });
-  const headers: Record<string, string> = authorization === undefined ? {} : { authorization };
-  await createDicomWeb({ url, headers, fetch, retries: 0 }).searchStudies({}, { limit: 1, signal });
+  await openArchive(destination, connect, { retries: 0 }).searchStudies({}, { limit: 1, signal });
   return 'answers. Whether it stores is known only from the first result';
 }
 

@@ -279,11 +279,28 @@ const meant: Readonly<Record<string, string>> = {
 };
 
 function ruleWarnings(path: Path, { when }: RuleEntry): DataFault[] {
-  return (when.modality ?? []).flatMap((code, i) => {
+  const modalities = (when.modality ?? []).flatMap((code, i) => {
     if (imageModalities.has(code)) return [];
     const remedy = Object.hasOwn(meant, code) ? ` Did you mean ${meant[code]}?` : '';
     return [
       { path: [...path, 'when', 'modality', i], message: `${code} is not a modality of DICOM.${remedy}` },
     ];
   });
+  const texts = (['bodyPart', 'description', 'studyDescription', 'callingAet'] as const).flatMap((key) =>
+    (when[key] ?? []).flatMap((text, i) =>
+      looksLikeExpression(text)
+        ? [
+            {
+              path: [...path, 'when', key, i],
+              message:
+                'looks like a regular expression, and is compared as text. Only * and ? stand for others',
+            },
+          ]
+        : [],
+    ),
+  );
+  return [...modalities, ...texts];
 }
+
+const looksLikeExpression = (text: string): boolean =>
+  text.startsWith('^') || text.endsWith('$') || text.includes('.*') || text.includes('.+');

@@ -181,7 +181,7 @@ export const sourceSchema = z.discriminatedUnion('type', [
 ]);
 
 export const serviceSchema = keys({
-  url: address.describe('address of the server, or of a registry that forwards to it'),
+  url: address.describe('address of the server itself, not of a registry'),
   service: text.describe('id of the service there, as `tomaat discover` shows it'),
   apiKeyFile: text
     .optional()

@@ -51,7 +51,7 @@ export type SourceConfig =
     };
 
 export interface ServiceConfig {
-  /** Address of a server (or of a registry that forwards to it). */
+  /** Address of a server; not of a registry. */
   readonly url: string;
   /** Id of the service there. */
   readonly service: string;

@@ -103,8 +103,11 @@ function checkBelonging(found: Belonging, first: Belonging, row: SeriesRow): voi
 
 async function checkRoom(folder: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
-  if (bavail * bsize >= bytes + spareBytes) return;
-  throw passing('The disk of the gateway is nearly full. Free space on it; the series is tried again.');
+  const [free, needed] = [bavail * bsize, bytes + spareBytes];
+  if (free >= needed) return;
+  throw passing(
+    `The disk of the gateway is nearly full: ${Math.ceil(needed / 2 ** 20)} MiB must be free, and ${Math.floor(free / 2 ** 20)} MiB are. Free space on it; the series is tried again.`,
+  );
 }
 
 /** Compares with what the source says after the transfer: an image that comes meanwhile belongs to the series too. */

@@ -54,6 +54,22 @@ describe('a fault', () => {
     });
   });
 
+  it('is tried again at once where an operator says so', async () => {
+    let isFull = true;
+    await using test = await openTestGateway({
+      processSeries: async (...given) => {
+        if (isFull) throw new TomaatError('BUSY', 'The queue is full.');
+        await storeResult(...given);
+      },
+    });
+    await arrive(test, 3, { isStable: true });
+    await expect.poll(async () => (await all(test))[0].attempts).toBe(1);
+    isFull = false;
+    // No time passes.
+    await test.gateway.retry((await all(test))[0].id);
+    await becomes(test, ['done']);
+  });
+
   it('with Retry-After is not tried again before that time', async () => {
     await using test = await openTestGateway({
       processSeries: async () => {

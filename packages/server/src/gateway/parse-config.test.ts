@@ -174,6 +174,20 @@ describe('parseGatewayConfig()', () => {
     ]);
   });
 
+  it.each(['^(a+)+$', '.*thorax.*'])('warns that %s is no pattern of a rule', (pattern) => {
+    const text = changed(
+      'sources: [pacs, archive], modality: ct',
+      `sources: [pacs, archive], modality: ct, studyDescription: "${pattern}"`,
+    );
+    expect(parseGatewayConfig(text, file).warnings).toEqual([
+      {
+        line: 14,
+        path: 'rules.0.when.studyDescription.0',
+        message: 'looks like a regular expression, and is compared as text. Only * and ? stand for others',
+      },
+    ]);
+  });
+
   it('warns of two sources that are the same archive', () => {
     const text = changed('https://archive.example/rs', 'http://127.0.0.1:8042/dicom-web');
     const { warnings } = parseGatewayConfig(

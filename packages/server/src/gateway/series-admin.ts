@@ -57,9 +57,9 @@ export function createSeriesAdmin(
       return row && toSeriesRow(row);
     },
 
-    /** Queues a row that has failed or was dropped. @throws TomaatError NOT_FOUND, CONFLICT */
+    /** Queues a row that has failed or was dropped, or ends the pause of a queued one. @throws TomaatError NOT_FOUND, CONFLICT */
     retry: (id: string) =>
-      change(id, ['failed', 'dropped'], 'tried again', () => ({
+      change(id, ['queued', 'failed', 'dropped'], 'tried again', () => ({
         state: 'queued',
         reason_code: null,
         reason_message: null,

@@ -61,7 +61,16 @@ export async function openService(
   signal?: AbortSignal,
 ): Promise<OpenService> {
   const client = await openClient(config, connect, signal);
-  const service = await client.service(config.service, { signal });
+  const service = await client.service(config.service, { signal }).catch((error: unknown) => {
+    // A server names the field; a registry has no such address.
+    if (!(error instanceof TomaatError) || error.code !== 'NOT_FOUND' || error.field === 'service')
+      throw error;
+    throw new TomaatError(
+      'NOT_FOUND',
+      `${config.url} is not the address of a TOMAAT server. Give that of the server itself, not of a registry: tomaat discover shows it.`,
+      { cause: error },
+    );
+  });
   decideIdentity({
     processing: service.processing,
     address: config.url,

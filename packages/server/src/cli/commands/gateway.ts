@@ -81,7 +81,7 @@ Examples:
     .command('retry')
     .usage('ID | --failed [options]')
     .argument('[ID]', 'the id of the series, as shown by “list”')
-    .description('process a series again that failed or was dropped')
+    .description('process a series again that failed or was dropped, or at once one that waits after a fault')
     .option('--failed', 'all that failed')
     .addOption(dataOption())
     .addOption(jsonOption())

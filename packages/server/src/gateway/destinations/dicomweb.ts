@@ -1,39 +1,37 @@
-import { createDicomWeb, type DicomFile, type FailedInstance, type StoreReport } from '@tomaat/client';
+import type { DicomFile, FailedInstance, StoreReport } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { openArchive } from '../archive.ts';
 import type { DicomWebAddress } from '../config.ts';
 import type { Connect } from '../dependencies.ts';
 import type { Destination } from '../series.ts';
 
-/** An archive with STOW-RS. Each request connects anew: the certificate may have been renewed. */
-export const openDicomWebDestination = (
+/** An archive with STOW-RS. */
+export function openDicomWebDestination(
   name: string,
-  { url, authorization, caFile }: DicomWebAddress,
+  address: DicomWebAddress,
   connect: Connect,
-): Destination => ({
-  name,
-  async ask(signal) {
-    const { fetch } = await connect(url, { ca: caFile, signal });
-    const web = createDicomWeb({ url, headers: headersOf(authorization), fetch, retries: 0 });
-    try {
-      await web.searchStudies({}, { limit: 1, signal });
-    } catch (error) {
-      // Any other answer comes from a server that is there; one that only stores may refuse every search.
-      if (!(error instanceof TomaatError) || isAway(error)) throw error;
-    }
-  },
-  async store(objects, signal) {
-    const { fetch } = await connect(url, { ca: caFile, signal });
-    const headers = headersOf(authorization);
-    requireAll(name, await createDicomWeb({ url, headers, fetch }).store(objects as DicomFile[], { signal }));
-  },
-});
+): Destination {
+  const web = openArchive(address, connect);
+  const once = openArchive(address, connect, { retries: 0 });
+  return {
+    name,
+    async ask(signal) {
+      try {
+        await once.searchStudies({}, { limit: 1, signal });
+      } catch (error) {
+        // Any other answer comes from a server that is there; one that only stores may refuse every search.
+        if (!(error instanceof TomaatError) || isAway(error)) throw error;
+      }
+    },
+    async store(objects, signal) {
+      requireAll(name, await web.store(objects as DicomFile[], { signal }));
+    },
+  };
+}
 
 /** Nobody answers, or the proxy before it says so. */
 const isAway = ({ code, detail }: TomaatError): boolean =>
   code === 'UNREACHABLE' || code === 'BUSY' || detail?.httpStatus === 502;
-
-const headersOf = (authorization: string | undefined): Record<string, string> =>
-  authorization === undefined ? {} : { authorization };
 
 /** What an archive says of an object that it has already (PS3.7 annex C): nothing is left to do. */
 const duplicate = 0x0111;

@@ -1,12 +1,20 @@
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createDicomWeb, requireStored } from '@tomaat/client';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { startOrthanc } from '../../../../../test/orthanc.ts';
 import { findOrthanc } from '../../../../../test/programs.ts';
 import { dicomFile, sliceElements } from '../../../../core/test/dicom-files.ts';
-import type { SeenSeries } from '../series.ts';
+import { makeCertificate, type OwnCertificate } from '../../../test/certificate-fixture.ts';
+import { connectWith } from '../../../test/gateway-series-fixture.ts';
+import { addPin, knownHostsFile } from '../../trust/known-hosts.ts';
+import type { SeenSeries, Source } from '../series.ts';
 import { openDicomWebSource } from './dicomweb-source.ts';
 
 const now = Date.UTC(2026, 4, 20, 12);
@@ -33,22 +41,25 @@ interface Quirks {
 
 const value = (vr: string, ...values: unknown[]) => ({ vr, Value: values });
 
-/** A DICOMweb server of its own over HTTP: QIDO-RS as PS3.18, 10.6 has it, with the quirks of others. */
-async function startPacs(archive: Series[], quirks: Quirks = {}) {
+/** A DICOMweb server of its own over HTTP, or HTTPS with a certificate: QIDO-RS as PS3.18, 10.6 has it, with the quirks of others. */
+async function startPacs(archive: Series[], quirks: Quirks = {}, certificate?: OwnCertificate) {
   const asked: URL[] = [];
-  const server = createServer((request: IncomingMessage, response: ServerResponse) => {
+  const contextOf = ({ pem, keyPem }: OwnCertificate) => ({ cert: pem, key: keyPem });
+  const secure = certificate && createSecureServer(contextOf(certificate), answer);
+  const server = secure ?? createServer(answer);
+  function answer(request: IncomingMessage, response: ServerResponse): void {
     const url = new URL(request.url!, 'http://x');
     asked.push(url);
-    const answer = answerOf(url);
-    if (typeof answer === 'number') {
-      response.writeHead(answer).end();
+    const found = answerOf(url);
+    if (typeof found === 'number') {
+      response.writeHead(found).end();
       return;
     }
     const [limit, offset] = ['limit', 'offset'].map((key) => Number(url.searchParams.get(key)));
-    const page = limit > 0 ? answer.slice(offset, offset + limit) : answer;
+    const page = limit > 0 ? found.slice(offset, offset + limit) : found;
     if (page.length === 0) response.writeHead(204).end();
     else response.writeHead(200, { 'content-type': 'application/dicom+json' }).end(JSON.stringify(page));
-  });
+  }
 
   function answerOf(url: URL): number | object[] {
     const parts = url.pathname.split('/').slice(1);
@@ -104,8 +115,13 @@ async function startPacs(archive: Series[], quirks: Quirks = {}) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `${secure ? 'https' : 'http'}://127.0.0.1:${(server.address() as AddressInfo).port}`,
     asked,
+    /** Presents another certificate from the next connection on; the others are closed. */
+    renew(other: OwnCertificate) {
+      secure?.setSecureContext(contextOf(other));
+      secure?.closeAllConnections();
+    },
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       server.close();
@@ -122,17 +138,22 @@ const archive: Series[] = [
   { study: '1.4', series: '1.4.1', modality: 'US', date: '20260520', instances: 9 },
 ];
 
+const folder = mkdtempSync(join(tmpdir(), 'tomaat-source-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
 const open = (url: string, more = {}) =>
-  openDicomWebSource({
-    name: 'pacs',
-    connect: async () => ({ fetch }),
-    url,
-    sinceDays: 3,
-    modalities: ['CT', 'MR'],
-    maxFileBytes: 1e8,
-    now: () => now,
-    ...more,
-  });
+  openDicomWebSource(
+    {
+      name: 'pacs',
+      url,
+      sinceDays: 3,
+      modalities: ['CT', 'MR'],
+      maxFileBytes: 1e8,
+      now: () => now,
+      ...more,
+    },
+    connectWith(folder),
+  );
 
 async function collect(found: AsyncIterable<SeenSeries>): Promise<SeenSeries[]> {
   const all: SeenSeries[] = [];
@@ -221,6 +242,36 @@ describe('openDicomWebSource()', () => {
     const closed = open(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
     await expect(closed.look('1.1', '1.1.1', signal)).rejects.toMatchObject({ code: 'UPSTREAM' });
     server.close();
+  });
+
+  it('names a caFile that is gone, as a fault that passes', async () => {
+    const caFile = join(folder, 'gone.pem');
+    await expect(collect(open('https://127.0.0.1:1', { caFile }).search(signal))).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: `${caFile} cannot be read (ENOENT). Check caFile.`,
+    });
+  });
+
+  it('takes a self-signed certificate by caFile or tomaat trust, and a renewed one', async () => {
+    const own = await makeCertificate(folder, { names: ['127.0.0.1'] });
+    await using pacs = await startPacs(archive, {}, own);
+    const address = `127.0.0.1:${new URL(pacs.url).port}`;
+    const search = (source: Source) => collect(source.search(signal));
+    expect(await search(open(pacs.url, { caFile: own.cert }))).toHaveLength(2);
+    const remembering = open(pacs.url);
+    await expect(search(remembering)).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringContaining('is not trusted here'),
+    });
+    expect(pacs.asked.length).toBe(2);
+    const file = knownHostsFile(folder);
+    await addPin(file, address, new X509Certificate(own.pem).fingerprint256);
+    expect(await search(remembering)).toHaveLength(2);
+    const renewed = await makeCertificate(folder, { file: 'renewed', names: ['127.0.0.1'] });
+    pacs.renew(renewed);
+    await expect(search(remembering)).rejects.toMatchObject({ code: 'UNREACHABLE' });
+    await addPin(file, address, new X509Certificate(renewed.pem).fingerprint256);
+    expect(await search(remembering)).toHaveLength(2);
   });
 });
 

@@ -1,5 +1,6 @@
-import { createDicomWeb, type DicomSeries, type DicomWeb, dicomText } from '@tomaat/client';
+import { type DicomSeries, type DicomWeb, dicomText } from '@tomaat/client';
 import { type ErrorCode, TomaatError } from '@tomaat/core';
+import { openArchive } from '../archive.ts';
 import type { DicomWebAddress } from '../config.ts';
 import type { Connect } from '../dependencies.ts';
 import type { SeenSeries, Source } from '../series.ts';
@@ -12,8 +13,6 @@ import { isUid } from '../uids.ts';
 
 export interface DicomWebSourceOptions extends DicomWebAddress {
   readonly name: string;
-  /** Each question and each series connects anew: the certificate may have been renewed. */
-  readonly connect: Connect;
   /** How far back a search looks, by StudyDate, days. */
   readonly sinceDays: number;
   /** Those that rules name; undefined if a rule takes any. */
@@ -36,29 +35,18 @@ const attributes = [
 const notOffered: readonly ErrorCode[] = ['METHOD_NOT_ALLOWED', 'NOT_FOUND', 'BAD_REQUEST', 'NOT_ACCEPTABLE'];
 const isNotOffered = (error: unknown) => error instanceof TomaatError && notOffered.includes(error.code);
 
-export function openDicomWebSource(options: DicomWebSourceOptions): Source {
-  const { name, connect, url, authorization, caFile, sinceDays, modalities, maxFileBytes } = options;
-  const { now = Date.now } = options;
+/** Nothing is asked before the first search. */
+export function openDicomWebSource(options: DicomWebSourceOptions, connect: Connect): Source {
+  const { name, sinceDays, modalities, maxFileBytes, now = Date.now } = options;
+  // The gateway tries again by itself, later.
+  const web = openArchive(options, connect, { retries: 1, maxInstanceBytes: maxFileBytes });
   let searchesSeries = true;
-
-  async function openWeb(signal: AbortSignal): Promise<DicomWeb> {
-    const { fetch } = await connect(url, { ca: caFile, signal });
-    return createDicomWeb({
-      url,
-      headers: authorization === undefined ? {} : { authorization },
-      fetch,
-      // The gateway tries again by itself, later.
-      retries: 1,
-      maxInstanceBytes: maxFileBytes,
-    });
-  }
 
   async function* search(signal: AbortSignal): AsyncGenerator<SeenSeries> {
     const studyDate = `${dateOf(now() - sinceDays * dayMs)}-${dateOf(now() + dayMs)}`;
     const seen = new Set<string>();
-    const web = await openWeb(signal);
     for (const modality of modalities ?? [undefined]) {
-      for await (const found of matching(web, modality, studyDate, signal)) {
+      for await (const found of matching(modality, studyDate, signal)) {
         const { studyInstanceUid: study, seriesInstanceUid: series, dataset } = found;
         // Of all that a server sends; one unusable result leaves the others usable.
         // Copies of a series may lie in two studies, perhaps of two patients.
@@ -67,7 +55,7 @@ export function openDicomWebSource(options: DicomWebSourceOptions): Source {
         if (isOutside(dicomText(dataset, 'StudyDate'), studyDate)) continue;
         if (modalities && found.modality !== undefined && !modalities.includes(found.modality)) continue;
         seen.add(key);
-        const one = await toSeen(web, found, signal);
+        const one = await toSeen(found, signal);
         if (one) yield one;
       }
     }
@@ -75,7 +63,6 @@ export function openDicomWebSource(options: DicomWebSourceOptions): Source {
 
   /** Series of a modality in a range of dates; by their studies if the server does not search for series alone. */
   async function* matching(
-    web: DicomWeb,
     modality: string | undefined,
     studyDate: string,
     signal: AbortSignal,
@@ -102,16 +89,12 @@ export function openDicomWebSource(options: DicomWebSourceOptions): Source {
     }
   }
 
-  async function toSeen(
-    web: DicomWeb,
-    found: DicomSeries,
-    signal: AbortSignal,
-  ): Promise<SeenSeries | undefined> {
+  async function toSeen(found: DicomSeries, signal: AbortSignal): Promise<SeenSeries | undefined> {
     const { studyInstanceUid: study, seriesInstanceUid: series, instanceCount } = found;
     const counted =
       instanceCount !== undefined && Number.isSafeInteger(instanceCount) && instanceCount > 0
         ? instanceCount
-        : (await instancesOf(web, study, series, signal)).length;
+        : (await instances(study, series, signal)).length;
     if (counted === 0) return undefined;
     return {
       source: name,
@@ -126,64 +109,44 @@ export function openDicomWebSource(options: DicomWebSourceOptions): Source {
   }
 
   async function look(study: string, series: string, signal: AbortSignal): Promise<SeenSeries | undefined> {
-    const web = await openWeb(signal);
     try {
       const all = await web.searchSeries({ study, series }, { includeFields: attributes, signal });
       const found = all.find(({ seriesInstanceUid }) => seriesInstanceUid === series);
-      return found && (await toSeen(web, found, signal));
+      return found && (await toSeen(found, signal));
     } catch (error) {
       if (!isNotFound(error)) throw error;
-      return await unlessWrongAddress(web, error, study, signal);
+      return await unlessWrongAddress(error, study, signal);
     }
   }
 
-  return {
-    name,
-    search,
-    look,
-    instances: async (study, series, signal) =>
-      await instancesOf(await openWeb(signal), study, series, signal),
-    async *fetch(study, series, signal) {
-      yield* fetchFiles(await openWeb(signal), study, series, signal);
-    },
-  };
-}
+  /** A 404 means that the study is gone only if the server answers to a search for it; else its address is wrong. */
+  async function unlessWrongAddress(error: unknown, study: string, signal: AbortSignal): Promise<undefined> {
+    await web.searchStudies({ study }, { limit: 1, signal }).catch((second: unknown) => {
+      if (!isNotFound(second)) throw second;
+      throw new TomaatError('UPSTREAM', second.message, { cause: error });
+    });
+  }
 
-/** A 404 means that the study is gone only if the server answers to a search for it; else its address is wrong. */
-async function unlessWrongAddress(
-  web: DicomWeb,
-  error: unknown,
-  study: string,
-  signal: AbortSignal,
-): Promise<undefined> {
-  await web.searchStudies({ study }, { limit: 1, signal }).catch((second: unknown) => {
-    if (!isNotFound(second)) throw second;
-    throw new TomaatError('UPSTREAM', second.message, { cause: error });
-  });
-}
-
-async function instancesOf(
-  web: DicomWeb,
-  study: string,
-  series: string,
-  signal: AbortSignal,
-): Promise<string[]> {
-  try {
-    const found = await web.searchInstances({ study, series }, { signal });
-    if (found.length > 0) {
-      const ofSeries = found.filter(({ seriesInstanceUid }) => seriesInstanceUid === series);
-      return [...new Set(ofSeries.map(({ sopInstanceUid }) => sopInstanceUid))];
+  async function instances(study: string, series: string, signal: AbortSignal): Promise<string[]> {
+    try {
+      const found = await web.searchInstances({ study, series }, { signal });
+      if (found.length > 0) {
+        const ofSeries = found.filter(({ seriesInstanceUid }) => seriesInstanceUid === series);
+        return [...new Set(ofSeries.map(({ sopInstanceUid }) => sopInstanceUid))];
+      }
+    } catch (error) {
+      if (!isNotOffered(error)) throw error;
     }
-  } catch (error) {
-    if (!isNotOffered(error)) throw error;
+    try {
+      const all = await web.retrieveMetadata({ study, series }, { signal });
+      return [...new Set(all.flatMap((dataset) => dicomText(dataset, 'SOPInstanceUID') ?? []))];
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      return [];
+    }
   }
-  try {
-    const all = await web.retrieveMetadata({ study, series }, { signal });
-    return [...new Set(all.flatMap((dataset) => dicomText(dataset, 'SOPInstanceUID') ?? []))];
-  } catch (error) {
-    if (!isNotFound(error)) throw error;
-    return [];
-  }
+
+  return { name, search, look, instances, fetch: (...asked) => fetchFiles(web, ...asked) };
 }
 
 const isNotFound = (error: unknown): error is TomaatError =>

@@ -7,7 +7,7 @@ import { openFolderSource } from './folder-source.ts';
 /** Of one file, which is in memory while it is fetched, bytes. */
 const mostFileBytes = 2 ** 30;
 
-/** The sources of a file of rules, by name. */
+/** The sources of a file of rules, by name. Nothing is asked before the first search. */
 export function openSources(
   { sources, rules, limits }: GatewayConfig,
   connect: Connect,
@@ -19,7 +19,7 @@ export function openSources(
     const one =
       source.type === 'folder'
         ? openFolderSource({ ...source, ...common })
-        : openDicomWebSource({ ...source, ...common, connect, modalities: modalitiesOf(rules, name) });
+        : openDicomWebSource({ ...source, ...common, modalities: modalitiesOf(rules, name) }, connect);
     opened.set(name, one);
   }
   return opened;
