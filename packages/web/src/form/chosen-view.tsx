@@ -7,7 +7,17 @@ import type { ScanDisplay } from '../viewer/windows.ts';
 import type { ChosenVolume, InputOf } from './inputs.ts';
 import { headerFacts, refusals, type Scan } from './scan.ts';
 
-const Viewer = lazy(() => import('../viewer/viewer.tsx').then(({ Viewer }) => ({ default: Viewer })));
+const importViewer = () => import('../viewer/viewer.tsx');
+const Viewer = lazy(() => importViewer().then(({ Viewer }) => ({ default: Viewer })));
+
+/** Loads the viewer while the page has nothing else to do: it is there when a scan is chosen. */
+export function loadViewerWhenIdle(): () => void {
+  // If it cannot be loaded now, it is loaded with the scan, which then says why not.
+  const load = () => void importViewer().catch(() => undefined);
+  if (typeof requestIdleCallback === 'undefined') return () => undefined;
+  const idle = requestIdleCallback(load);
+  return () => cancelIdleCallback(idle);
+}
 
 export interface ChosenViewProps {
   service: Service;
