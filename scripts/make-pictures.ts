@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { numericVoxels, reorient, spacingOf, type Volume } from '@tomaat/core';
+import { labelsWith, numericVoxels, parseParameters, reorient, spacingOf, type Volume } from '@tomaat/core';
 import { chromium } from 'playwright-core';
 import { openApp } from '../packages/server/src/apps.ts';
 import { ownNodeOptions } from '../packages/server/src/source.ts';
@@ -81,16 +81,23 @@ function centreOf(labels: ArrayLike<number>, size: Volume['size'], axis: number)
   return Math.round(sum / count);
 }
 
+/** What is black and what is white, the same in all slices. */
+function rangeOf(slices: readonly Slice[]): { low: number; high: number } {
+  const sorted = slices.flatMap(({ grey }) => [...grey]).sort((a, b) => a - b);
+  const [low, high] = [0.02, 0.995].map((part) => sorted[Math.floor(part * (sorted.length - 1))]);
+  return { low, high };
+}
+
 /** Draws a slice into the square whose left edge is `left`, with isotropic millimetres, without the air around it. */
 function draw(
   slice: Slice,
+  range: { low: number; high: number },
   colors: ReadonlyMap<number, number[]>,
   rgba: Uint8ClampedArray,
   left: number,
 ): void {
   const { columns, rows, spacing, grey, labels } = slice;
-  const sorted = [...grey].sort((a, b) => a - b);
-  const [low, high] = [0.02, 0.995].map((part) => sorted[Math.floor(part * (sorted.length - 1))]);
+  const { low, high } = range;
   const box = bodyOf(slice, low + 0.12 * (high - low));
   const sizeMm =
     Math.max((box.right - box.left) * spacing[0], (box.bottom - box.top) * spacing[1]) * (1 + 2 * margin);
@@ -173,14 +180,17 @@ try {
     const [scan, labels] = await Promise.all(
       [sample, result].map(async (file) => reorient(await readVolumeFiles([file]), 'LPI')),
     );
+    const shown = labelsWith(app.manifest.labels, parseParameters(app.manifest.inputs, {}));
     const colors = new Map(
-      app.manifest.labels.map(({ value, color }) => [
+      shown.map(({ value, color }) => [
         value,
         [1, 3, 5].map((at) => Number.parseInt((color ?? '#f2c14e').slice(at, at + 2), 16)),
       ]),
     );
     const rgba = new Uint8ClampedArray(4 * side * side * planes.length);
-    for (const [i, plane] of planes.entries()) draw(cut(scan, labels, plane), colors, rgba, i * side);
+    const slices = planes.map((plane) => cut(scan, labels, plane));
+    const range = rangeOf(slices);
+    for (const [i, slice] of slices.entries()) draw(slice, range, colors, rgba, i * side);
     const url = await page.evaluate(
       ([bytes, width, height]) => {
         const canvas = Object.assign(document.createElement('canvas'), { width, height });

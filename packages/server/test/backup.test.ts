@@ -196,7 +196,7 @@ describe('tomaat backup', () => {
       done.abort();
       await Promise.all([...load, makeKeys]);
     }
-    expect(results).toBeGreaterThan(100);
+    expect(results).toBeGreaterThan(5 * rounds);
     expect(readdirSync(dataFolder).filter((name) => name.endsWith('.part'))).toEqual([]);
     await run('audit', 'verify', '--data', dataFolder);
   }, 300_000);

@@ -126,7 +126,7 @@ export default function HistoryPage() {
               </tbody>
             </table>
           </div>
-          <p>
+          <p className="actions">
             <button type="button" className="quiet" onClick={() => deleteJobs(entries.map(({ key }) => key))}>
               Delete all
             </button>

@@ -266,6 +266,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await check();
         await page.goto(`${site.address}/services/slow`);
         await choose(page, 'v.nii', await smallVolume());
+        await viewerReady(page);
         await setSlider(page, 'Seconds', 'Home');
         await page.getByText('Fail at the end').click();
         await page.getByRole('button', { name: 'Send and compute' }).click();
@@ -287,6 +288,8 @@ async function predict(
 ): Promise<void> {
   await page.goto(`${site.address}/services/${service}`);
   await choose(page, file.name, file.bytes);
+  // Until the preview is drawn, what is below it moves.
+  await viewerReady(page, 120_000);
   await page.getByRole('button', { name: 'Send and compute' }).click();
   await jobPage(page);
   await viewerReady(page, 120_000);

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode } from '../../server/test/phantom.ts';
 import { expectAccessible } from './support/axe.ts';
-import { choose, jobPage, viewerReady, voxelMl } from './support/flows.ts';
+import { choose, jobPage, previewed, viewerReady, voxelMl } from './support/flows.ts';
 import { pinch, swipe } from './support/gestures.ts';
 import { canvasPosition, cutTitles } from './support/overlay.ts';
 import {
@@ -74,6 +74,7 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
   async function openResult(): Promise<void> {
     await page.goto(`${site.address}/services/regions`);
     await choose(page, 'SMITH_JOHN.nii', await encode(scan(), 'nii'));
+    await previewed(page);
     await page.getByRole('button', { name: 'Send and compute' }).click();
     await jobPage(page);
     await viewerReady(page, 120_000);

@@ -3,7 +3,7 @@ import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
-import { choose, jobPage, viewerReady } from './support/flows.ts';
+import { choose, jobPage, previewed, viewerReady } from './support/flows.ts';
 import { checkOverlay, distance, pixelsAt } from './support/overlay.ts';
 import {
   boxedApp,
@@ -63,6 +63,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
   const predict = async (page: Page, bytes: Uint8Array, service = 'threshold') => {
     await page.goto(`${site.address}/services/${service}`);
     await choose(page, 'phantom.nii', bytes);
+    await previewed(page);
     await page.getByRole('button', { name: 'Send and compute' }).click();
     await jobPage(page);
     await viewerReady(page);

@@ -281,6 +281,11 @@ export class BatchQueue {
       if (measured.error !== undefined) throw new TomaatError('BAD_VOXELS', measured.error);
       this.#update(id, { state: 'done', volumes: measured.volumes });
     } catch (error) {
+      // Asked for again with the next jobs: the server has the result.
+      if (isPassing(error)) {
+        this.#update(id, { state: 'computing' });
+        return this.#schedule();
+      }
       this.#update(id, {
         state: 'failed',
         reason: `The result could not be measured: ${faultOf(error).message}`,
@@ -329,9 +334,12 @@ export class BatchQueue {
     if (isIdle) return;
     this.#timer = setTimeout(async () => {
       const computing = this.#state.rows.filter(({ state, jobId }) => state === 'computing' && jobId);
-      await eachAtMost(mostAsked, computing, (row) => this.#poll(row));
-      this.#timer = undefined;
-      this.#pump();
+      try {
+        await eachAtMost(mostAsked, computing, (row) => this.#poll(row));
+      } finally {
+        this.#timer = undefined;
+        this.#pump();
+      }
     }, pollMs);
   }
 

@@ -8,7 +8,12 @@ export const drop = (page: Page, ...paths: readonly string[]): Promise<void> =>
 export async function dropOnto(field: Locator, ...paths: readonly string[]): Promise<void> {
   await field.waitFor();
   await field.scrollIntoViewIfNeeded();
-  const box = (await field.boundingBox())!;
+  // What is above may still be loading: the field has to stay where it is.
+  let box = (await field.boundingBox())!;
+  for (let before: string | undefined; before !== JSON.stringify(box); box = (await field.boundingBox())!) {
+    before = JSON.stringify(box);
+    await field.page().waitForTimeout(50);
+  }
   const session = await field.page().context().newCDPSession(field.page());
   for (const type of ['dragEnter', 'dragOver', 'drop'] as const) {
     await session.send('Input.dispatchDragEvent', {

@@ -196,6 +196,16 @@ describe('openDicomWebSource()', () => {
     expect(found.map(({ series }) => series).sort()).toEqual(['1.1.1', '1.1.2', '1.2.1', '1.4.1']);
   });
 
+  it('tells whether the archive answers if no rule takes anything of it', async () => {
+    const pacs = await startPacs(archive);
+    expect(await collect(open(pacs.url, { modalities: [] }).search(signal))).toEqual([]);
+    expect(pacs.asked.map(({ pathname }) => pathname)).toEqual(['/studies']);
+    await pacs[Symbol.asyncDispose]();
+    await expect(collect(open(pacs.url, { modalities: [] }).search(signal))).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+    });
+  });
+
   it('finds a series in each study that has it', async () => {
     const copy = { ...archive[0], study: '1.9' };
     await using pacs = await startPacs([archive[0], copy]);

@@ -45,6 +45,8 @@ export function openDicomWebSource(options: DicomWebSourceOptions, connect: Conn
   async function* search(signal: AbortSignal): AsyncGenerator<SeenSeries> {
     const studyDate = `${dateOf(now() - sinceDays * dayMs)}-${dateOf(now() + dayMs)}`;
     const seen = new Set<string>();
+    // No rule takes anything of it: whether it answers is found out all the same.
+    if (modalities?.length === 0) await web.searchStudies({ studyDate }, { limit: 1, signal });
     for (const modality of modalities ?? [undefined]) {
       for await (const found of matching(modality, studyDate, signal)) {
         const { studyInstanceUid: study, seriesInstanceUid: series, dataset } = found;
