@@ -146,6 +146,20 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
           .poll(() => page.evaluate(() => JSON.parse(localStorage.getItem('tomaat.jobs')!).length))
           .toBe(JSON.parse(jobs).length + 1);
         await page.getByText('6 of 8 done, 1 failed, 1 do not fit').waitFor();
+
+        // A scan that comes after the end is not sent before the button is pressed again.
+        const sent = () => page.evaluate(() => JSON.parse(localStorage.getItem('tomaat.jobs')!).length);
+        const before = await sent();
+        await put('late.nii.gz', await encode(phantom(), 'nii.gz'));
+        await chooseFolder(page);
+        await expect
+          .poll(() => states(page), { timeout: 20_000 })
+          .toMatchObject({ 'late.nii.gz': 'waiting' });
+        const send = page.getByRole('button', { name: 'Continue' });
+        await send.waitFor();
+        expect(await sent()).toBe(before);
+        await send.click();
+        await page.getByText('7 of 9 done, 1 failed, 1 do not fit').waitFor();
       }),
     90_000,
   );

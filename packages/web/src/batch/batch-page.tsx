@@ -156,7 +156,6 @@ function Actions({ queue, state }: { queue: BatchQueue; state: BatchState }) {
   const absent = count('waiting') - waiting;
   const failed = count('failed');
   const done = count('done');
-  const isOpen = count('checking', 'waiting', 'sending', 'computing', 'measuring') > 0;
   const labels = queue.service.labels;
   async function saveZip() {
     setError(undefined);
@@ -177,7 +176,7 @@ function Actions({ queue, state }: { queue: BatchQueue; state: BatchState }) {
   return (
     <>
       <div className="actions">
-        {running && isOpen && (
+        {running && (
           <button type="button" onClick={() => queue.stop()}>
             Stop
           </button>

@@ -2,19 +2,17 @@ import { useRef } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { formatClock } from '../format.ts';
 import type { BatchState } from './queue.ts';
-import type { RowState } from './rows.ts';
+import { isOver, type RowState } from './rows.ts';
 
-const over: readonly RowState[] = ['done', 'failed', 'unfit'];
 /** Scans after whose end the rest is estimated. */
 const fewest = 3;
 
 /** How far a batch is, and how long the rest takes if it goes on as it did since this page has been sending. */
 export function BatchProgress({ state: { rows, running } }: { state: BatchState }) {
   const count = (...states: readonly RowState[]) => rows.filter(({ state }) => states.includes(state)).length;
-  const ended = count(...over);
-  const isOver = ended === rows.length;
+  const ended = rows.filter(isOver).length;
   const since = useRef<{ ms: number; ended: number }>(undefined);
-  if (!running || isOver) since.current = undefined;
+  if (!running) since.current = undefined;
   else since.current ??= { ms: Date.now(), ended };
   const secondsLeft =
     since.current && ended - since.current.ended >= fewest
@@ -23,7 +21,7 @@ export function BatchProgress({ state: { rows, running } }: { state: BatchState 
   const [failed, unfit] = [count('failed'), count('unfit')];
   return (
     <>
-      {running && !isOver && (
+      {running && (
         <ProgressBar className="progress" value={(100 * ended) / rows.length} aria-label="Scans">
           {({ percentage }) => (
             <div className="bar">

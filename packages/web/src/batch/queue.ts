@@ -17,7 +17,7 @@ import { faultOf } from '../ui.tsx';
 import { follow, newKey, resume, submit, uploadStateOf, watchUploads } from '../upload.ts';
 import { eachAtMost } from './at-most.ts';
 import { measureInTurn } from './measure.ts';
-import { type BatchRow, batchKey, type KeptBatch, readBatch, writeBatch } from './rows.ts';
+import { type BatchRow, batchKey, isOver, type KeptBatch, readBatch, writeBatch } from './rows.ts';
 
 /** How a scan of this page is opened again: files are held, not what is in them. */
 export interface ScanSource {
@@ -70,7 +70,7 @@ export class BatchQueue {
             : row,
       ),
       values: { ...initialValues(service.inputs), ...kept?.values },
-      running: kept?.running ?? false,
+      running: (kept?.running ?? false) && !kept!.rows.every(isOver),
       pictures: new Map(),
       present: new Set(),
     };
@@ -351,6 +351,9 @@ export class BatchQueue {
 
   #change(change: Partial<BatchState>): void {
     this.#state = { ...this.#state, ...change };
+    // What is dropped after the end waits for the button again.
+    if (this.#state.running && this.#state.rows.every(isOver))
+      this.#state = { ...this.#state, running: false };
     for (const listener of this.#listeners) listener();
     this.#writing ??= setTimeout(() => {
       this.#writing = undefined;
