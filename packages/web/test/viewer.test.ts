@@ -70,6 +70,41 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
   };
 
   it(
+    'starts WebGL before a scan is chosen, and draws it there',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        await page.addInitScript(() => {
+          const started = new Set<HTMLCanvasElement>();
+          const { getContext } = HTMLCanvasElement.prototype;
+          Object.assign(globalThis, { started });
+          Object.assign(HTMLCanvasElement.prototype, {
+            getContext(this: HTMLCanvasElement, ...given: Parameters<typeof getContext>) {
+              if (given[0] === 'webgl2') started.add(this);
+              return getContext.apply(this, given);
+            },
+          });
+        });
+        const started = () => (globalThis as unknown as { started: Set<unknown> }).started.size;
+        await page.goto(`${site.address}/services/threshold`);
+        await page.waitForFunction(started);
+        expect(await page.locator('.viewer').count()).toBe(0);
+        const bytes = await encode(phantom(obliqueAffine), 'nii');
+        await choose(page, 'phantom.nii', bytes);
+        await viewerReady(page);
+        expect(await page.evaluate(started)).toBe(1);
+        const at = (x: number, y: number, z: number) => pixelsAt(page, applyAffine(obliqueAffine, [x, y, z]));
+        for (const pixel of await at(15, 12, 8)) expect(distance(pixel, [255, 255, 255])).toBeLessThan(60);
+        for (const pixel of await at(20, 3, 6)) expect(distance(pixel, [0, 0, 0])).toBeLessThan(60);
+        // The next one is started where it is shown.
+        await page.getByRole('button', { name: 'Remove' }).click();
+        await choose(page, 'phantom.nii', bytes);
+        await viewerReady(page);
+        expect(await page.evaluate(started)).toBe(2);
+      }),
+    60_000,
+  );
+
+  it(
     'builds two textures at opening, and at most one for a change',
     () =>
       withPageOf(browser, site.address, async (page) => {

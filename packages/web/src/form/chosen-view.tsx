@@ -10,13 +10,24 @@ import { headerFacts, refusals, type Scan } from './scan.ts';
 const importViewer = () => import('../viewer/viewer.tsx');
 const Viewer = lazy(() => importViewer().then(({ Viewer }) => ({ default: Viewer })));
 
-/** Loads the viewer while the page has nothing else to do: it is there when a scan is chosen. */
-export function loadViewerWhenIdle(): () => void {
-  // If it cannot be loaded now, it is loaded with the scan, which then says why not.
-  const load = () => void importViewer().catch(() => undefined);
+/** How long a page is looked at before it is expected that a scan will be chosen, ms. */
+const aheadMs = 1000;
+
+/** Loads the viewer, then starts WebGL, while the page has nothing else to do: both are there when a scan is chosen. */
+export function openViewerWhenIdle(): () => void {
   if (typeof requestIdleCallback === 'undefined') return () => undefined;
-  const idle = requestIdleCallback(load);
-  return () => cancelIdleCallback(idle);
+  let waiting: ReturnType<typeof setTimeout> | undefined;
+  let isGone = false;
+  const openSoon = ({ openAhead }: Awaited<ReturnType<typeof importViewer>>) => {
+    if (!isGone) waiting = setTimeout(() => requestIdleCallback(() => isGone || openAhead()), aheadMs);
+  };
+  // If it cannot be loaded now, it is loaded with the scan, which then says why not.
+  const idle = requestIdleCallback(() => void importViewer().then(openSoon, () => undefined));
+  return () => {
+    isGone = true;
+    cancelIdleCallback(idle);
+    clearTimeout(waiting);
+  };
 }
 
 export interface ChosenViewProps {

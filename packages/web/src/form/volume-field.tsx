@@ -6,7 +6,7 @@ import { SeriesList } from '../dicom/series-list.tsx';
 import { FileDrop } from '../file-drop.tsx';
 import { formatBytes } from '../format.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
-import { ChosenView, loadViewerWhenIdle } from './chosen-view.tsx';
+import { ChosenView, openViewerWhenIdle } from './chosen-view.tsx';
 import { takeHandedOver } from './handed-over.ts';
 import type { ChosenVolume, InputOf, PendingVolume } from './inputs.ts';
 import { type Scan, volumePicker } from './scan.ts';
@@ -42,7 +42,7 @@ export function VolumeField({
     const picked = isFirst ? takeHandedOver() : undefined;
     if (picked) void choice.takeFiles(async () => picked);
   }, []);
-  useEffect(loadViewerWhenIdle, []);
+  useEffect(openViewerWhenIdle, []);
   const scan = chosen?.scan;
   const title = input.label ?? input.name;
   const id = `volume-${input.name}`;

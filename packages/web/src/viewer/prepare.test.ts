@@ -1,6 +1,8 @@
-import { type Affine, applyAffine, multiply, type Vec3, type Volume } from '@tomaat/core';
+import { type Affine, applyAffine, type Grid, invert, multiply, type Vec3, type Volume } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
-import { factorFor, labelsOn, prepare, reducedGrid, reduceVolume } from './prepare.ts';
+import { labelsOn } from './labels-on.ts';
+import { prepare } from './prepare.ts';
+import { createReducer, factorFor, reducedGrid, reduceVolume } from './reduce.ts';
 
 /**
  * Oblique, anisotropic, left-handed: columns of 2, 0.7 and 5 mm along the orthogonal unit vectors (2, 3, 6)/7,
@@ -70,10 +72,44 @@ describe('reduceVolume()', () => {
   });
 });
 
+describe('createReducer()', () => {
+  it.each([
+    [2, [2, 2]],
+    [2, [4]],
+    // The last block reaches beyond the volume.
+    [4, [4]],
+    [3, [3, 1]],
+  ])('makes the same of slabs, by the factor %d of %j planes', (factor, slabs) => {
+    const reducer = createReducer(volume, factor);
+    let z = 0;
+    for (const planes of slabs) {
+      reducer.add((volume.voxels as Float32Array).subarray(nx * ny * z, nx * ny * (z + planes)));
+      z += planes;
+    }
+    const { reduced, range } = reducer.finish();
+    expect(reduced.affine).toEqual(reducedGrid(volume, factor).affine);
+    const cells = places.map((place) => place.map((v) => Math.floor(v / factor)));
+    const [mx, my] = reduced.size;
+    reduced.voxels.forEach((value, i) => {
+      const cell = [i % mx, Math.floor(i / mx) % my, Math.floor(i / (mx * my))];
+      const block = places.filter((_, n) => cells[n].join() === cell.join());
+      expect(value).toBeCloseTo(mean(block.map(valueAt)), 3);
+    });
+    const values = places.map(valueAt);
+    expect(range).toEqual({ lowest: Math.min(...values), highest: Math.max(...values) });
+  });
+});
+
 /** Labels at voxels of `volume`, 0 elsewhere. */
 function labelMap(at: Readonly<Record<string, number>>): Volume {
   const voxels = Uint16Array.from(places, (place) => at[place.join()] ?? 0);
   return { ...volume, voxels };
+}
+/** The number of the voxel whose centre is the nearest along each axis of the grid; -1 beyond it. */
+function nearestVoxel({ size, affine }: Grid, position: Vec3): number {
+  const [i, j, k] = applyAffine(invert(affine), position).map(Math.round);
+  const isInside = [i, j, k].every((v, axis) => v >= 0 && v < size[axis]);
+  return isInside ? i + size[0] * (j + size[1] * k) : -1;
 }
 const drawn = ({ voxels, size: [mx, my] }: Volume, [x, y, z]: Vec3) => voxels[x + mx * (y + my * z)];
 
@@ -129,6 +165,38 @@ describe('labelsOn()', () => {
     expect([...labelsOn(coarse, beside).voxels].some((v) => v !== 0)).toBe(false);
   });
 
+  it('places labels of a turned grid by world position, and loses none', () => {
+    // Turned by 30° about the third axis, anisotropic.
+    const [c, s] = [Math.cos(Math.PI / 6), Math.sin(Math.PI / 6)];
+    const map: Grid = {
+      size: [7, 5, 6],
+      affine: [1.5 * c, -2 * s, 0, 4, 1.5 * s, 2 * c, 0, -3, 0, 0, 1.1, 2, 0, 0, 0, 1],
+    };
+    const drawnOn: Grid = {
+      size: [9, 11, 3],
+      affine: [-1, 0, 0, 12, 0, 1.2, 0, -4, 0, 0, 2.4, 1.5, 0, 0, 0, 1],
+    };
+    for (const one of [
+      [1, 1, 1],
+      [6, 0, 4],
+      [3, 4, 5],
+    ] as const) {
+      const voxels = new Uint8Array(210);
+      voxels[one[0] + 7 * (one[1] + 5 * one[2])] = 6;
+      const found = labelsOn({ ...map, components: 1, voxels }, drawnOn);
+      // The voxel that contains the centre, and those of which the label's voxel is the nearest.
+      const centre = nearestVoxel(drawnOn, applyAffine(map.affine, one));
+      const expected = new Set(centre < 0 ? [] : [centre]);
+      for (let i = 0; i < 297; i++) {
+        const position = applyAffine(drawnOn.affine, [i % 9, Math.floor(i / 9) % 11, Math.floor(i / 99)]);
+        if (nearestVoxel(map, position) === one[0] + 7 * (one[1] + 5 * one[2])) expected.add(i);
+      }
+      expect([...found.voxels].flatMap((v, i) => (v === 6 ? [i] : []))).toEqual(
+        [...expected].sort((a, b) => a - b),
+      );
+    }
+  });
+
   it('leaves labels on their own grid as they are', () => {
     const map = labelMap({ '2,3,1': 8 });
     expect(labelsOn(map, volume).voxels).toEqual(map.voxels);
@@ -141,6 +209,11 @@ describe('prepare()', () => {
     voxels.set([Number.NaN, 5000, Number.POSITIVE_INFINITY, -9000]);
     const { lowest, highest } = await prepare({ ...volume, voxels }, { kind: 'mean', factor: 2 });
     expect([lowest, highest]).toEqual([-9000, 5000]);
+    const none = voxels.map(() => Number.NaN);
+    expect(await prepare({ ...volume, voxels: none }, { kind: 'mean', factor: 2 })).toMatchObject({
+      lowest: 0,
+      highest: 0,
+    });
   });
 });
 

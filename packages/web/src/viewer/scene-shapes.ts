@@ -1,6 +1,7 @@
 import type { Mesh, Vec3 } from '@tomaat/core';
+import type { LabelStyle } from './scene.ts';
 
-/* Surfaces as NiiVue takes them. */
+/* Surfaces and colours as NiiVue takes them. */
 
 export function trianglesByLabel(mesh: Mesh): Map<number, Uint32Array> {
   const count = mesh.triangles.length / 3;
@@ -31,4 +32,24 @@ export function octahedra(
       points.flatMap((_, n) => faces.flatMap((face) => face.map((v) => v + 6 * n))),
     ),
   };
+}
+
+/** Discrete colours by label value; unlisted and hidden labels are not drawn. */
+export function lookupTable(labels: readonly LabelStyle[]) {
+  const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ['background'] };
+  for (const { value, name, color, visible } of labels) {
+    const [r, g, b] = rgbOf(color);
+    table.R.push(r);
+    table.G.push(g);
+    table.B.push(b);
+    table.A.push(visible ? 255 : 0);
+    table.I.push(value);
+    table.labels.push(name);
+  }
+  return table;
+}
+
+export function rgbOf(color: string): [number, number, number] {
+  const bits = Number.parseInt(color.slice(1), 16);
+  return [(bits >> 16) & 255, (bits >> 8) & 255, bits & 255];
 }

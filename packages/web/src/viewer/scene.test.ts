@@ -153,7 +153,10 @@ async function open(onMove: (position: Vec3, clicked: boolean) => void = () => {
   const canvas = Object.assign(new EventTarget(), { hasWebGl: true, width: 900, height: 600 });
   const scene = await openScene(canvas as unknown as HTMLCanvasElement, onMove);
   drawFrame();
-  return { canvas, scene, niivue: state.instances.at(-1) as StandIn };
+  const niivue = state.instances.at(-1) as StandIn;
+  // Without those of the voxels that nobody sees.
+  niivue.built.length = 0;
+  return { canvas, scene, niivue };
 }
 
 /** Left-handed, oblique, anisotropic, with other counts along each axis. */
@@ -243,8 +246,8 @@ describe('openScene()', () => {
       return niivue.built.splice(0);
     };
     await scene.setScan(scan);
-    await scene.setLabels(labelMap, styles);
     scene.setWindow(0, 50);
+    await scene.setLabels(labelMap, styles);
     expect(built(() => scene.setPoints([[1, 2, 3]]))).toEqual([0, 1]);
     expect([niivue.volumes[0].cal_min, niivue.volumes[0].cal_max]).toEqual([0, 50]);
     expect(built(() => scene.setWindow(10, 60))).toEqual([0]);

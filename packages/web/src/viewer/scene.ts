@@ -10,9 +10,11 @@ import {
   voxelCount,
 } from '@tomaat/core';
 import type { View } from './layouts.ts';
-import { factorFor, type Reduction, reducedGrid } from './prepare.ts';
+import type { Reduction } from './prepare.ts';
 import { prepareApart } from './prepare-apart.ts';
-import { octahedra, trianglesByLabel } from './scene-shapes.ts';
+import { factorFor, reducedGrid } from './reduce.ts';
+import { lookupTable, octahedra, rgbOf, trianglesByLabel } from './scene-shapes.ts';
+import { compilePrograms, drawLabelsDiscrete, type Layer, rebuildOnlyChanged } from './scene-textures.ts';
 import { createSceneTools, type SceneTools } from './scene-tools.ts';
 
 /**
@@ -62,6 +64,8 @@ export interface Scene extends SceneTools {
   setView(view: View): void;
   /** Moves the crosshair; RAS+ mm. */
   goTo(position: Vec3): void;
+  /** Takes the size that its canvas has now. */
+  resize(): void;
   close(): void;
 }
 
@@ -105,6 +109,7 @@ export async function openScene(
     );
   }
   drawLabelsDiscrete(niivue);
+  await compilePrograms(niivue);
   const { rebuilds, redraw, touch } = rebuildOnlyChanged(niivue);
   // For the console, and for tests that examine pixels and count textures.
   Object.assign(canvas, { niivue, rebuilds });
@@ -242,6 +247,10 @@ export async function openScene(
         if (overlay) place(scan!, undefined, ['labels']);
         return;
       }
+      // The scan is drawn first; preparing labels would slow it.
+      await scanLoading;
+      await new Promise((resolve) => setTimeout(resolve));
+      if (mine !== turn.labels) return;
       const drawn = factorFor(volume.size, maxVoxels);
       const wasAlone = nextGrid === undefined;
       const asked: Grid = nextGrid ?? reducedGrid(volume, drawn);
@@ -266,6 +275,7 @@ export async function openScene(
       styles = labels;
       place(below!, image, isAlone ? ['scan', 'labels'] : ['labels']);
       fade();
+      niivue.drawScene();
     },
     detail: () => ({ factor, isSoftware }),
     async drawFully() {
@@ -331,6 +341,7 @@ export async function openScene(
       niivue.drawScene();
       niivue.createOnLocationChange();
     },
+    resize: () => niivue.resizeListener(),
     close() {
       canvas.removeEventListener('pointerdown', press, { capture: true });
       canvas.removeEventListener('pointercancel', dropPress);
@@ -342,104 +353,6 @@ export async function openScene(
   };
   scene.setView('slices');
   return scene;
-}
-
-type Layer = 'scan' | 'labels';
-
-/**
- * NiiVue rebuilds all its textures at each change of a volume, its window or a mesh, which takes seconds without a
- * graphics card. This makes it rebuild, once a frame and before anything else draws, the layers that were touched; a
- * mesh touches none. `rebuilds` counts the textures built since the scene was opened.
- */
-function rebuildOnlyChanged(niivue: Niivue) {
-  const rebuilds = { scan: 0, labels: 0 };
-  const draw = niivue.drawScene.bind(niivue);
-  const stale = new Set<Layer>();
-  let frame: number | undefined;
-  const redraw = () => {
-    frame ??= requestAnimationFrame(() => niivue.drawScene());
-  };
-  const touch = (...layers: readonly Layer[]) => {
-    for (const layer of layers) stale.add(layer);
-    redraw();
-  };
-  const build = (layer: Layer, at: number) => {
-    const image = niivue.volumes[at];
-    if (!image || !stale.has(layer)) return;
-    rebuilds[layer]++;
-    withoutGradients(niivue, () => niivue.refreshLayers(image, at));
-  };
-  niivue.updateGLVolume = redraw;
-  niivue.drawScene = () => {
-    if (frame !== undefined) cancelAnimationFrame(frame);
-    frame = undefined;
-    if (stale.size > 0) {
-      build('scan', 0);
-      build('labels', 1);
-      // Without an overlay the shaders must know that there is none.
-      if (stale.has('labels') && niivue.volumes.length === 1 && !stale.has('scan') && rebuilds.scan > 0)
-        withoutOverlay(niivue);
-      stale.clear();
-    }
-    niivue.furthestVertexFromOrigin = Math.max(
-      niivue.volumes.length > 0 ? (niivue.volumeObject3D?.furthestVertexFromOrigin ?? 0) : 0,
-      ...niivue.meshes.map((mesh) => mesh.furthestVertexFromOrigin),
-    );
-    useOverlayBlend(niivue);
-    return draw();
-  };
-  return { rebuilds, redraw, touch };
-}
-
-/**
- * In slices a label is drawn in its own colour up to the edges of its voxels. Interpolated as the scan is, a label of one
- * voxel would fade, and between two labels there would be the colour of neither.
- */
-function drawLabelsDiscrete(niivue: Niivue): void {
-  const interpolate = niivue.updateInterpolation.bind(niivue);
-  niivue.updateInterpolation = (layer, isForceLinear) => {
-    niivue.opts.isNearestInterpolation = layer > 0;
-    interpolate(layer, isForceLinear);
-  };
-}
-
-/** Sets the opacity of labels in the 3-D view. */
-function useOverlayBlend({ renderShader, gl, opts }: Niivue): void {
-  if (!renderShader) return;
-  renderShader.use(gl);
-  gl.uniform1f(renderShader.uniforms.renderOverlayBlend, opts.renderOverlayBlend);
-}
-
-function withoutOverlay({ renderShader, pickingImageShader, sliceMMShader, gl }: Niivue): void {
-  for (const shader of [renderShader, pickingImageShader, sliceMMShader]) {
-    shader?.use(gl);
-    if (shader) gl.uniform1f(shader.uniforms.overlays, 0);
-  }
-}
-
-/**
- * NiiVue also computes the gradients of a scan, in several passes over all voxels, for a way of lighting that is not
- * used here. The passes are made to draw nothing, and their texture is freed.
- */
-function withoutGradients(niivue: Niivue, refresh: () => void): void {
-  const { gl, blurShader } = niivue;
-  if (!blurShader) {
-    refresh();
-    return;
-  }
-  const use = blurShader.use;
-  blurShader.use = (context) => {
-    use.call(blurShader, context);
-    gl.enable(gl.RASTERIZER_DISCARD);
-  };
-  try {
-    refresh();
-  } finally {
-    blurShader.use = use;
-    gl.disable(gl.RASTERIZER_DISCARD);
-    if (niivue.gradientTexture) gl.deleteTexture(niivue.gradientTexture);
-    niivue.gradientTexture = null;
-  }
 }
 
 /** Voxels that are drawn at first: building their texture takes a fraction of a second. */
@@ -458,23 +371,3 @@ const extentOf = ({ size, affine }: Volume): number =>
 
 /** Width of the crosshair, mm: 0.2, less in volumes under 20 mm, and never thinner than a 400th of the longest side. */
 const lineWidth = (extent: number): number => Math.max(Math.min(0.2, extent / 100), extent / 400);
-
-/** Discrete colours by label value; unlisted and hidden labels are not drawn. */
-function lookupTable(labels: readonly LabelStyle[]) {
-  const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ['background'] };
-  for (const { value, name, color, visible } of labels) {
-    const [r, g, b] = rgbOf(color);
-    table.R.push(r);
-    table.G.push(g);
-    table.B.push(b);
-    table.A.push(visible ? 255 : 0);
-    table.I.push(value);
-    table.labels.push(name);
-  }
-  return table;
-}
-
-function rgbOf(color: string): [number, number, number] {
-  const bits = Number.parseInt(color.slice(1), 16);
-  return [(bits >> 16) & 255, (bits >> 8) & 255, bits & 255];
-}

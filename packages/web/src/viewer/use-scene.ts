@@ -2,6 +2,7 @@ import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
 import { type RefObject, useCallback, useEffect, useEffectEvent, useRef, useState } from 'react';
 import type { View } from './layouts.ts';
 import type { Detail, LabelStyle, Scene } from './scene.ts';
+import { type PlacedScene, placeScene } from './scene-place.ts';
 import type { ShownWindow } from './window-controls.tsx';
 import {
   type ScanDisplay,
@@ -47,8 +48,8 @@ export interface SceneState {
   readonly position?: Vec3;
 }
 
-/** Opens a scene on the canvas, which it closes with the component, and keeps it as the properties say. */
-export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: SceneProps): SceneState {
+/** Shows a scene in an element, which it closes with the component, and keeps it as the properties say. */
+export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps): SceneState {
   const { scan, labelMap, labels, mesh, points, display, target, onMove } = props;
   const [scene, setScene] = useState<Scene>();
   const [scanShown, setScanShown] = useState<Volume>();
@@ -69,7 +70,7 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     setPosition(at);
     onMove?.(at, clicked);
   });
-  const currentCanvas = useEffectEvent(() => canvas.current!);
+  const currentPlace = useEffectEvent(() => place.current!);
   const currentLabels = useEffectEvent(() => labels);
   const hasScan = useEffectEvent(() => scan !== undefined);
   const presetsFor = useEffectEvent((automatic: Window, range: ValueRange) =>
@@ -77,18 +78,16 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
   );
 
   useEffect(() => {
-    let opened: Scene | undefined;
+    let placed: PlacedScene | undefined;
     let closed = false;
     (async () => {
-      const { openScene } = await import('./scene.ts');
-      if (closed) return;
-      opened = await openScene(currentCanvas(), (at, clicked) => moved(at, clicked));
-      if (closed) opened.close();
-      else setScene(opened);
-    })().catch(setError);
+      placed = await placeScene(currentPlace(), (at, clicked) => moved(at, clicked));
+      if (closed) placed.close();
+      else setScene(placed.scene);
+    })().catch((fault) => !closed && setError(fault));
     return () => {
       closed = true;
-      opened?.close();
+      placed?.close();
       setScene(undefined);
     };
   }, []);

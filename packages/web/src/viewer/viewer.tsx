@@ -14,6 +14,8 @@ import { useLook, useScene } from './use-scene.ts';
 import { WindowField, WindowNumbers } from './window-controls.tsx';
 import type { ScanDisplay } from './windows.ts';
 
+export { openAhead } from './scene-place.ts';
+
 export interface ViewerProps {
   scan?: Volume;
   labelMap?: Volume;
@@ -52,7 +54,7 @@ export function Viewer({
 }: ViewerProps) {
   const viewer = useRef<HTMLDivElement>(null);
   const frame = useRef<HTMLDivElement>(null);
-  const canvas = useRef<HTMLCanvasElement>(null);
+  const place = useRef<HTMLDivElement>(null);
   const [opacity, setOpacity] = useState(0.55);
   const drawn = { scan, labelMap, labels, mesh, points, display, target, onMove };
   const {
@@ -68,7 +70,7 @@ export function Viewer({
     position,
     detail,
     drawFully,
-  } = useScene(canvas, drawn);
+  } = useScene(place, drawn);
   const controls = useControls({
     viewer,
     frame,
@@ -110,10 +112,7 @@ export function Viewer({
         style={{ '--row-aspect': controls.rowAspect } as CSSProperties}
         data-touched={controls.isTouched || controls.isFull}
       >
-        <canvas
-          ref={canvas}
-          aria-label="Slices through the volume; the position of the crosshair is given below. Press the question mark for the keys"
-        />
+        <div ref={place} />
         {isShown && controls.content && <Overlay scene={scene} content={controls.content} />}
         {isShown && <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />}
         {error !== undefined && <Problem fault={faultOf(error)} />}
