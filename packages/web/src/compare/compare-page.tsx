@@ -3,7 +3,7 @@ import { useState } from 'react';
 import { Link, useSearch } from 'wouter';
 import { useSubmittedScan } from '../job/submitted-scan.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
-import type { LabelStyle } from '../viewer/scene.ts';
+import type { LabelStyle } from '../viewer/labels.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { ChoiceField } from './choice-field.tsx';
 import { ComparisonTable } from './comparison-table.tsx';

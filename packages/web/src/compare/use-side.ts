@@ -5,8 +5,7 @@ import { sourceOf } from '../blob-source.ts';
 import { formatTime, stemOf } from '../format.ts';
 import { client } from '../site.ts';
 import { entryOf, findSubmission, type Submission } from '../store.ts';
-import { labelStyles, labelsIn } from '../viewer/labels.ts';
-import type { LabelStyle } from '../viewer/scene.ts';
+import { type LabelStyle, labelStyles, labelsIn } from '../viewer/labels.ts';
 
 /** What the user wants to compare: a result of the server, or a label map in files of this computer. */
 export type Choice =

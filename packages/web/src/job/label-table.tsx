@@ -1,7 +1,7 @@
 import { formatMl, type LabelMeasurement, type Vec3 } from '@tomaat/core';
 import { useState } from 'react';
 import { Switch } from 'react-aria-components';
-import type { LabelStyle } from '../viewer/scene.ts';
+import type { LabelStyle } from '../viewer/labels.ts';
 
 /** With fewer labels, all are seen at a glance. */
 const searchedLabels = 8;

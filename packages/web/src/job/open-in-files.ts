@@ -3,7 +3,7 @@ import { endingOf, type Volume, webPlatform, writeVolume } from '@tomaat/core';
 import { baseUrl } from '../base.ts';
 import { stemOf } from '../format.ts';
 import type { Submission } from '../store.ts';
-import type { LabelStyle } from '../viewer/scene.ts';
+import type { LabelStyle } from '../viewer/labels.ts';
 import { labelDescriptions } from './itk-snap.ts';
 
 /** What other programs are given: files under names that they show, and addresses that they recognise. */

@@ -8,7 +8,7 @@ import { save } from '../save.ts';
 import { client } from '../site.ts';
 import type { Submission } from '../store.ts';
 import { CopyButton, faultOf, Problem } from '../ui.tsx';
-import type { LabelStyle } from '../viewer/scene.ts';
+import type { LabelStyle } from '../viewer/labels.ts';
 import {
   baseOf,
   isFetchable,

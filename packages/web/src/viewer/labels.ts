@@ -8,7 +8,15 @@ import {
   type Vec3,
   type Volume,
 } from '@tomaat/core';
-import type { LabelStyle } from './scene.ts';
+
+/** How a label is drawn and listed. */
+export interface LabelStyle {
+  value: number;
+  name: string;
+  /** "#rrggbb". */
+  color: string;
+  visible: boolean;
+}
 
 /** The labels of a service, and further ones in a label map, as drawn. */
 export function labelStyles(

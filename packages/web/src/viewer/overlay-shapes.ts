@@ -1,8 +1,8 @@
 import { applyAffine, type Grid, type Vec3, type Volume } from '@tomaat/core';
 import { contoursOf } from './contours.ts';
+import type { LabelStyle } from './labels.ts';
 import type { Plane } from './layouts.ts';
 import { formatLength, isOnSlice, lengthMm, type Measure } from './ruler.ts';
-import type { LabelStyle } from './scene.ts';
 import type { DrawnPlane } from './scene-tools.ts';
 import { type Stack, sliceNumber } from './stack.ts';
 

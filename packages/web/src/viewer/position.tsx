@@ -1,8 +1,8 @@
 import { mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
 import { type RefObject, useEffect, useEffectEvent, useMemo, useState } from 'react';
-import { createProbe } from './labels.ts';
+import { createProbe, type LabelStyle } from './labels.ts';
 import { NumberField } from './number-field.tsx';
-import type { LabelStyle, Scene } from './scene.ts';
+import type { Scene } from './scene.ts';
 import { formatValue } from './windows.ts';
 
 interface Shown {

@@ -22,7 +22,8 @@ let shown = 0;
 
 /**
  * Opens the scene that the next `placeScene()` takes, while there is nothing to draw: without a graphics card WebGL
- * takes a second to start. Not beside one that is shown. Where it does not start nothing is said: the next scene is opened, and fails, where it is seen.
+ * takes a second to start. Not beside a scene that is shown. Where it does not start nothing is said: the next scene is
+ * opened, and fails, where it is seen.
  */
 export function openAhead(): void {
   if (ahead || shown > 0) return;

@@ -1,5 +1,5 @@
 import type { Mesh, Vec3 } from '@tomaat/core';
-import type { LabelStyle } from './scene.ts';
+import type { LabelStyle } from './labels.ts';
 
 /* Surfaces and colours as NiiVue takes them. */
 

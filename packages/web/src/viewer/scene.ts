@@ -9,6 +9,7 @@ import {
   type Volume,
   voxelCount,
 } from '@tomaat/core';
+import type { LabelStyle } from './labels.ts';
 import type { View } from './layouts.ts';
 import type { Reduction } from './prepare.ts';
 import { prepareApart } from './prepare-apart.ts';
@@ -17,16 +18,7 @@ import { lookupTable, octahedra, rgbOf, trianglesByLabel } from './scene-shapes.
 import { compilePrograms, drawLabelsDiscrete, type Layer, rebuildOnlyChanged } from './scene-textures.ts';
 import { createSceneTools, type SceneTools } from './scene-tools.ts';
 
-/**
- * The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only if a volume is shown.
- */
-export interface LabelStyle {
-  value: number;
-  name: string;
-  /** "#rrggbb". */
-  color: string;
-  visible: boolean;
-}
+/* The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only where a volume is shown. */
 
 export interface ScanRange {
   /** What is drawn black and white at first. */

@@ -1,7 +1,8 @@
 import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
 import { type RefObject, useCallback, useEffect, useEffectEvent, useRef, useState } from 'react';
+import type { LabelStyle } from './labels.ts';
 import type { View } from './layouts.ts';
-import type { Detail, LabelStyle, Scene } from './scene.ts';
+import type { Detail, Scene } from './scene.ts';
 import { type PlacedScene, placeScene } from './scene-place.ts';
 import type { ShownWindow } from './window-controls.tsx';
 import {
