@@ -29,7 +29,7 @@ export default defineConfig({
         test: {
           name: 'own process',
           include: own,
-          globalSetup: ['packages/web/test/support/shared-page.ts'],
+          globalSetup: ['test/code-cache.ts', 'packages/web/test/support/shared-page.ts'],
         },
       },
       { extends: true, test: { name: 'shared process', include: shared, isolate: false } },

@@ -19,3 +19,6 @@ export const modelsFolder = (): string | undefined => folder('TOMAAT_TEST_MODELS
 
 /** Where folders of MONAI and nnU-Net with their authors' own results are, or undefined. */
 export const importFolder = (): string | undefined => folder('TOMAAT_TEST_IMPORT', '../shared/import');
+
+/** True if tests are wanted that take long and prove more of the same: `TOMAAT_SLOW=1` does so in `.ci/extra`. */
+export const isSlowWanted = (): boolean => Boolean(process.env.TOMAAT_SLOW);

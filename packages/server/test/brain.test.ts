@@ -23,7 +23,7 @@ import {
 } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { findPython } from '../../../test/programs.ts';
-import { dataFolder } from '../../../test/real-data.ts';
+import { dataFolder, isSlowWanted } from '../../../test/real-data.ts';
 import { type App, openApp } from '../src/apps.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { openModel } from '../src/runtimes/runtimes.ts';
@@ -162,13 +162,15 @@ function exchanged(labels: Volume): Volume {
 }
 
 /** 24 of the 48 ways to store a scan: every order of the axes, with four choices of directions each, both hands. */
-const orders = ['012', '021', '102', '120', '201', '210'].flatMap((order, i) =>
+const allOrders = ['012', '021', '102', '120', '201', '210'].flatMap((order, i) =>
   [0, 3, 5, 6].map((flips) =>
     [...order]
       .map((digit, k) => ['LR', 'PA', 'IS'][Number(digit)][((i % 2 ? flips : 7 - flips) >> k) & 1])
       .join(''),
   ),
 );
+/** Every order of the axes and both hands; all of the 24 take half a minute: TOMAAT_SLOW=1 runs them. */
+const orders = isSlowWanted() ? allOrders : allOrders.filter((_, i) => i % 3 === 0);
 
 describe('the brain app', () => {
   it('its labels are those of the network, in the order of its scores', async () => {
@@ -196,14 +198,15 @@ describe('the brain app', () => {
     return least;
   }
 
-  it('gives agreeing label maps for a scan in 24 orders: Dice ≥ 0.99', async () => {
-    expect(new Set(orders).size).toBe(24);
+  it('gives agreeing label maps for a scan in every order of its axes: Dice ≥ 0.99', async () => {
+    const axesOf = (order: string) => order.replace(/[LR]/, 'x').replace(/[AP]/, 'y').replace(/[IS]/, 'z');
+    expect(new Set(orders.map(axesOf)).size).toBe(6);
     expect(await leastAgreement(sample, orders)).toBeGreaterThanOrEqual(0.99);
   });
 
   it.skipIf(!data)('does so for an oblique scan of a real head', async () => {
     const head = await decode(await readFile(join(data!, 'brain', 'hippodeep_t1.nii.gz')));
-    const others = orders.filter((_, i) => i % 8 === 0);
+    const others = allOrders.filter((_, i) => i % 8 === 0);
     expect(await leastAgreement(head, others)).toBeGreaterThanOrEqual(0.99);
   });
 

@@ -5,6 +5,8 @@ import { temporaryFolder, tomaat } from './cli-fixture.ts';
 
 const folder = temporaryFolder();
 afterAll(() => folder.remove());
+// Of the run of tests: here, the command chooses.
+delete process.env.NODE_COMPILE_CACHE;
 
 const cached = (path: string): number =>
   readdirSync(path, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).length;

@@ -262,7 +262,7 @@ const cases: Case[] = [
     truth: 'seg3dBrain',
     values: [1],
     expected: [0.925],
-    slow: false,
+    slow: true,
   },
   {
     network: model5,

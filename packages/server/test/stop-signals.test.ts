@@ -21,7 +21,6 @@ import { nodeApp } from './warm-fixture.ts';
 
 let folder: string;
 let bytes: Uint8Array<ArrayBuffer>;
-let apps: string[];
 const started = new Set<ChildProcess>();
 
 const program = (script: string) => ({ model: { runtime: 'command', command: ['sh', '-c', script, 'sh'] } });
@@ -33,7 +32,7 @@ beforeAll(async () => {
   const volume = phantom();
   const labels = { ...volume, voxels: Uint8Array.from(volume.voxels as Int16Array, (v) => (v > 10 ? 1 : 0)) };
   bytes = Uint8Array.from(await encode(volume, 'nii.gz'));
-  apps = [
+  const apps = [
     await writeApp(folder, 'module', {
       infer: `context.progress(0.5); await sleep(3000); ${inferBright}`,
     }),
@@ -81,8 +80,10 @@ async function start(args: readonly string[], env: NodeJS.ProcessEnv = {}): Prom
   return { child, exit, firstLine: JSON.parse(line) };
 }
 
-const serve = (data: string, ...more: string[]) =>
-  start(['serve', ...apps, '--port', '0', '--tls-port', '0', '--data', data, ...more]);
+const foldersOf = (services: readonly string[]) => services.map((id) => join(folder, id));
+/** With the services that the test asks alone: each costs a process at the start. */
+const serve = (data: string, services: readonly string[], ...more: string[]) =>
+  start(['serve', ...foldersOf(services), '--port', '0', '--tls-port', '0', '--data', data, ...more]);
 
 /** A process and all that descend from it. */
 async function tree(pid: number): Promise<number[]> {
@@ -128,7 +129,7 @@ const succeeds = (url: string, id: string) =>
 describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () => {
   it('lets the prediction of a child end within the drain time', async () => {
     const data = join(folder, 'drained');
-    const first = await serve(data);
+    const first = await serve(data, ['module']);
     const { server } = first.firstLine as { server: string };
     const id = await submit(server, 'module');
     await computes(server, id);
@@ -136,7 +137,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
     expect(pids.length).toBeGreaterThanOrEqual(3); // Launcher, server, child.
     await signalAll(pids, 'SIGTERM');
     expect(await first.exit).toEqual([0, null]);
-    const second = await serve(data);
+    const second = await serve(data, ['module']);
     expect(await look(second.firstLine.server as string, id)).toMatchObject({
       state: 'succeeded',
       attempt: 1,
@@ -149,7 +150,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
     'queues the job of a %s again, which the next start computes',
     async (service) => {
       const data = join(folder, `queued-${service}`);
-      const first = await serve(data);
+      const first = await serve(data, [service]);
       const { server } = first.firstLine as { server: string };
       const id = await submit(server, service);
       await computes(server, id);
@@ -157,7 +158,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
       expect(pids.length).toBeGreaterThanOrEqual(5); // Launcher, server, child, shell, sleep.
       await signalAll(pids.reverse(), 'SIGTERM');
       expect(await first.exit).toEqual([0, null]);
-      const second = await serve(data);
+      const second = await serve(data, [service]);
       const url = second.firstLine.server as string;
       expect((await look(url, id)).error).toBeUndefined();
       await succeeds(url, id);
@@ -169,10 +170,11 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
 
   it('of a worker returns a program’s job to the server', async () => {
     const data = join(folder, 'remote');
-    const server = await serve(data, '--workers', '0');
+    const services = ['program', 'module'];
+    const server = await serve(data, services, '--workers', '0');
     const url = server.firstLine.server as string;
     const token = await makeKey(data);
-    const args = ['worker', url, ...apps];
+    const args = ['worker', url, ...foldersOf(services)];
     const env = { TOMAAT_WORKER_TOKEN: token };
     const first = await start(args, env);
     const ids = [await submit(url, 'program')];
@@ -194,7 +196,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
   });
 
   it('fails the job whose program was killed, while the server keeps running', async () => {
-    const server = await serve(join(folder, 'alone'));
+    const server = await serve(join(folder, 'alone'), ['program']);
     const url = server.firstLine.server as string;
     const id = await submit(url, 'program');
     await computes(url, id);

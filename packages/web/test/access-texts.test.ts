@@ -290,7 +290,12 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
   );
 
   it('says of an own job whether it expired or was deleted', async () => {
-    const brief = await openSite(pageFolder, { appFolders, login: true, resultTtlMs: 3000 });
+    const brief = await openSite(pageFolder, {
+      appFolders,
+      login: true,
+      resultTtlMs: 15_000,
+      sweepMs: 500,
+    });
     try {
       const { key } = await makeKey(brief.dataFolder, ['predict']);
       await withPage(brief, async (page, _context, address) => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { type Affine, infer, infererSchema, type Size, type Volume, voxelCount } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { dataFolder, modelsFolder } from '../../../../test/real-data.ts';
+import { dataFolder, isSlowWanted, modelsFolder } from '../../../../test/real-data.ts';
 import {
   encodeModel,
   labelNetwork,
@@ -451,7 +451,8 @@ describe('real networks', () => {
     expect(session.runLabels !== undefined).toBe(labels);
   });
 
-  it.skipIf(!models || !data)(
+  // `real-networks.test.ts` has it find the same as an app.
+  it.skipIf(!models || !data || !isSlowWanted())(
     'model5_gw_ae finds the reference labels of a real head',
     async () => {
       const read = async (name: string) =>
