@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { openZip, readVolume } from '@tomaat/core';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -190,6 +191,31 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
         expect(new Set(jobs).size).toBe(1);
         expect(new Set(keys).size).toBe(1);
         expect(keys[0]).toMatch(/^[0-9a-f]{32}$/);
+      }),
+    60_000,
+  );
+
+  it(
+    'says what is wrong with a damaged scan whose header is to be cleaned',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        const named = await encode(phantom(), 'nii');
+        // NIfTI-1: the description begins at byte 148.
+        named.set(new TextEncoder().encode('Mueller, Hans'), 148);
+        const bytes = gzipSync(named);
+        await page.goto(`${site.address}/services/threshold/batch`);
+        await page
+          .locator('.drop input[type=file]')
+          .first()
+          .setInputFiles({
+            ...{ name: 'cut.nii.gz', mimeType: 'application/gzip' },
+            buffer: bytes.subarray(0, bytes.length - 20),
+          });
+        await page.getByRole('button', { name: 'Send and compute' }).click();
+        await page.getByText('0 of 1 done, 1 failed').waitFor();
+        expect(await page.locator('.batch-table tbody th').textContent()).toMatch(
+          /^cut\.nii\.gzThe gzip data of volume is damaged or cut off/,
+        );
       }),
     60_000,
   );

@@ -132,8 +132,12 @@ const RowView = memo(function RowView({ queue, row, outlier, odd, picture, colum
           {moves && ` ${Math.round(100 * fraction)} %`}
         </Tag>
       </td>
-      {columns.map(({ value }) => (
-        <td key={value} className={strange.has(String(value)) ? 'number odd' : 'number'}>
+      {columns.map(({ value, name: label }) => (
+        <td
+          key={value}
+          className={strange.has(String(value)) ? 'number odd' : 'number'}
+          data-title={`${label} (ml)`}
+        >
           {state === 'done' ? shownVolume(row, value) : ''}
         </td>
       ))}
