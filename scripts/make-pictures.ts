@@ -8,6 +8,7 @@ import { chromium } from 'playwright-core';
 import { openApp } from '../packages/server/src/apps.ts';
 import { ownNodeOptions } from '../packages/server/src/source.ts';
 import { readVolumeFiles } from '../packages/server/src/worker/read-volume-files.ts';
+import { dataFolder } from '../test/real-data.ts';
 
 /**
  * Makes the pictures on the cards of the apps in the box: an axial and a coronal slice of a scan, and the labels that the app gives
@@ -16,14 +17,22 @@ import { readVolumeFiles } from '../packages/server/src/worker/read-volume-files
  */
 
 const repository = fileURLToPath(new URL('..', import.meta.url));
-/** The scan of each app: its sample, or that of another. */
-const scans = {
-  brain: 'brain',
-  'ct-body': 'ct-lung',
-  'ct-bone': 'ct-bone',
-  'ct-lung': 'ct-lung',
-  threshold: 'brain',
-} as const;
+const images = dataFolder();
+if (images === undefined)
+  throw new Error('The real images are not here: set TOMAAT_TEST_DATA to their folder.');
+const head = join(repository, 'apps/brain/sample.nii.gz');
+/** A CT of abdomen and pelvis, 3 mm, of TotalSegmentator's tests (Apache-2.0). */
+const torso = join(images, 'ct/torso_int32.nii.gz');
+/** A CT of the right half of a chest, of elastix' tests (Apache-2.0). */
+const chest = join(images, 'ct/lung.mha');
+/** The scan of each app, and what is black and what is white in it, where that is not found from its voxels. */
+const scans: Readonly<Record<string, { scan: string; range?: Range }>> = {
+  brain: { scan: head },
+  'ct-body': { scan: torso, range: { low: -1000, high: 400 } },
+  'ct-bone': { scan: torso, range: { low: -200, high: 500 } },
+  'ct-lung': { scan: chest, range: { low: -1000, high: 400 } },
+  threshold: { scan: head },
+};
 /** Pixels along each side of a plane. */
 const side = 320;
 /** Points along each side of a pixel, whose colours are averaged. */
@@ -37,6 +46,11 @@ const planes = [
   { across: 0, down: 1, through: 2 },
   { across: 0, down: 2, through: 1 },
 ] as const;
+
+interface Range {
+  readonly low: number;
+  readonly high: number;
+}
 
 interface Slice {
   readonly columns: number;
@@ -82,7 +96,7 @@ function centreOf(labels: ArrayLike<number>, size: Volume['size'], axis: number)
 }
 
 /** What is black and what is white, the same in all slices. */
-function rangeOf(slices: readonly Slice[]): { low: number; high: number } {
+function rangeOf(slices: readonly Slice[]): Range {
   const sorted = slices.flatMap(({ grey }) => [...grey]).sort((a, b) => a - b);
   const [low, high] = [0.02, 0.995].map((part) => sorted[Math.floor(part * (sorted.length - 1))]);
   return { low, high };
@@ -91,7 +105,7 @@ function rangeOf(slices: readonly Slice[]): { low: number; high: number } {
 /** Draws a slice into the square whose left edge is `left`, with isotropic millimetres, without the air around it. */
 function draw(
   slice: Slice,
-  range: { low: number; high: number },
+  range: Range,
   colors: ReadonlyMap<number, number[]>,
   rgba: Uint8ClampedArray,
   left: number,
@@ -163,22 +177,21 @@ const browser = await chromium.launch({
 const folder = await mkdtemp(join(tmpdir(), 'tomaat-pictures-'));
 try {
   const page = await browser.newPage();
-  for (const [id, scanOf] of Object.entries(scans)) {
+  for (const [id, { scan: file, range }] of Object.entries(scans)) {
     const app = await openApp(join(repository, 'apps', id));
-    const sample = join(repository, 'apps', scanOf, 'sample.nii.gz');
     const result = join(folder, `${id}.nii.gz`);
     const command = [join(repository, 'packages/server/src/main.ts'), 'run', app.folder];
     execFileSync(process.execPath, [
       ...ownNodeOptions,
       ...command,
       '--volume',
-      sample,
+      file,
       '-o',
       result,
       '--force',
     ]);
     const [scan, labels] = await Promise.all(
-      [sample, result].map(async (file) => reorient(await readVolumeFiles([file]), 'LPI')),
+      [file, result].map(async (one) => reorient(await readVolumeFiles([one]), 'LPI')),
     );
     const shown = labelsWith(app.manifest.labels, parseParameters(app.manifest.inputs, {}));
     const colors = new Map(
@@ -189,8 +202,7 @@ try {
     );
     const rgba = new Uint8ClampedArray(4 * side * side * planes.length);
     const slices = planes.map((plane) => cut(scan, labels, plane));
-    const range = rangeOf(slices);
-    for (const [i, slice] of slices.entries()) draw(slice, range, colors, rgba, i * side);
+    for (const [i, slice] of slices.entries()) draw(slice, range ?? rangeOf(slices), colors, rgba, i * side);
     const url = await page.evaluate(
       ([bytes, width, height]) => {
         const canvas = Object.assign(document.createElement('canvas'), { width, height });

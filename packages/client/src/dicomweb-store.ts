@@ -17,7 +17,7 @@ import {
 } from './dicomweb-http.ts';
 import { readText, startWatchdog } from './http.ts';
 import { writeRelated } from './multipart-related.ts';
-import { type NamedBytes, readAll, toStream, toUploadFile, type UploadFile } from './upload.ts';
+import { type NamedBytes, readAll, toBlob, toUploadFile, type UploadFile } from './upload.ts';
 
 /** STOW-RS: stores instances (PS3.18, section 10.5) and looks up each one in the response. */
 
@@ -236,7 +236,7 @@ async function storeBatch(
   signal?: AbortSignal,
 ): Promise<StoreReport> {
   const files = await Promise.all(
-    batch.map(({ file }) => (file instanceof Blob ? file : new Response(toStream(file.stream())).blob())),
+    batch.map(({ file }) => (file instanceof Blob ? file : toBlob(file.stream()))),
   );
   const { contentType, body } = writeRelated('application/dicom', files);
   const watchdog = startWatchdog(connection, signal);

@@ -12,7 +12,7 @@ import {
   type Zlib,
   zlibPlatform,
 } from '@tomaat/core';
-import { type FileSource, fileNameOf, readAll, toStream, type UploadFile, unreadable } from './upload.ts';
+import { type FileSource, fileNameOf, readAll, toBlob, type UploadFile, unreadable } from './upload.ts';
 
 /** The files of one input, made ready to send: without text that may identify the patient, under neutral names. */
 export interface AnonymousFiles {
@@ -131,7 +131,7 @@ function spliced(file: UploadFile, source: TextSource, { head, from }: Rewrite, 
 }
 
 async function inMemory(name: string, chunks: AsyncIterable<Uint8Array>): Promise<UploadFile> {
-  return new File([await new Response(toStream(chunks)).blob()], name);
+  return new File([await toBlob(chunks)], name);
 }
 
 /** The same chunks; zlib's errors about damaged data become a TomaatError. */
@@ -142,7 +142,7 @@ async function* explained(input: string, chunks: AsyncIterable<Uint8Array>): Asy
     if (error instanceof TomaatError || (error as { path?: string }).path !== undefined) throw error;
     throw new TomaatError(
       'BAD_VOXELS',
-      `The gzip data of ${input} is damaged or cut off: get the file again from where it came from`,
+      `The gzip data of ${input} is damaged or cut off. Get the file again from where it came from.`,
       { field: input, cause: error },
     );
   }

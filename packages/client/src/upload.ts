@@ -205,9 +205,9 @@ async function formData(form: Form): Promise<FormData> {
   for (const [name, value] of form.fields) data.append(name, value);
   for (const [name, file] of form.files) {
     if (form.withoutFileNames)
-      data.append(name, await new Response(file instanceof Blob ? file : toStream(file.stream())).text());
+      data.append(name, await (file instanceof Blob ? file : await toBlob(file.stream())).text());
     else if (file instanceof Blob) data.append(name, file, fileNameOf(file));
-    else data.append(name, await new Response(toStream(file.stream())).blob(), file.name);
+    else data.append(name, await toBlob(file.stream()), file.name);
   }
   return data;
 }
@@ -215,6 +215,23 @@ async function formData(form: Form): Promise<FormData> {
 export function fileNameOf(file: UploadFile): string {
   const name = (file as { name?: unknown }).name;
   return typeof name === 'string' && name !== '' ? name : 'volume';
+}
+
+/** All bytes as a Blob; an error of the chunks is thrown as it is. */
+export async function toBlob(chunks: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>): Promise<Blob> {
+  // Browsers give an error of their own, “Failed to fetch”, in place of that of the stream.
+  let fault: { error: unknown } | undefined;
+  async function* noted() {
+    try {
+      yield* readAll(chunks);
+    } catch (error) {
+      fault = { error };
+      throw error;
+    }
+  }
+  return new Response(toStream(noted())).blob().catch((error: unknown) => {
+    throw fault ? fault.error : error;
+  });
 }
 
 export function toStream(

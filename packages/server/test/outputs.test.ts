@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -11,7 +11,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
-/* What a GET of an output answers: ranges, conditions, and files that the disk has damaged. */
+/* What a GET of an output or a picture answers: ranges, conditions, and files that the disk has damaged. */
 
 let server: TestServer;
 let folder: string;
@@ -20,6 +20,7 @@ let job: Job;
 let url: string;
 let whole: Buffer;
 const curl = findCurl();
+const pictureFile = join(import.meta.dirname, '../../../apps/ct-lung/picture.webp');
 
 beforeAll(async () => {
   folder = await temporaryFolder();
@@ -27,7 +28,9 @@ beforeAll(async () => {
     infer: inferBright,
     labels: [{ value: 1, name: 'bright' }],
     outputs: { segmentation: { type: 'LabelVolume' }, report: { type: 'PlainText', report: 'volumes' } },
+    picture: 'picture.webp',
   });
+  await copyFile(pictureFile, join(app, 'picture.webp'));
   server = await startTestServer([app]);
   scan = Uint8Array.from(await encode(phantom(), 'nii'));
 });
@@ -154,6 +157,25 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
     await get({ range: 'bytes=99999999-' });
     await get({ range: 'bytes=0-3' });
     await expect.poll(lines).toEqual(['whole', 'part']);
+  });
+});
+
+describe('GET /api/services/{id}/picture', () => {
+  it('has an ETag of its bytes, and is not sent again to who has them', async () => {
+    const address = `${server.url}/api/services/app/picture`;
+    const picture = await readFile(pictureFile);
+    const first = await fetch(address);
+    const etag = `"${createHash('sha256').update(picture).digest('hex')}"`;
+    expect(first.status).toBe(200);
+    expect(first.headers.get('content-type')).toBe('image/webp');
+    expect(first.headers.get('etag')).toBe(etag);
+    expect(picture.equals(Buffer.from(await first.arrayBuffer()))).toBe(true);
+    const ask = async (tag: string) => {
+      const answer = await fetch(address, { headers: { 'if-none-match': tag } });
+      return [answer.status, (await answer.arrayBuffer()).byteLength];
+    };
+    expect(await ask(`"another", ${etag}`)).toEqual([304, 0]);
+    expect(await ask('"another"')).toEqual([200, picture.length]);
   });
 });
 

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { openZip, readVolume } from '@tomaat/core';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -23,6 +24,8 @@ import {
 
 /** Voxels of the two blocks of a phantom that are brighter than its mean. */
 const usualVoxels = 6 * 6 * 4 + 3 * 4 * 3;
+/** Requests of the client until it gives an error to the batch. */
+const triesOfClient = 3;
 const usualMl = usualVoxels * voxelMl(obliqueAffine);
 
 describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
@@ -162,6 +165,59 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
         await page.getByText('7 of 9 done, 1 failed, 1 do not fit').waitFor();
       }),
     90_000,
+  );
+
+  it(
+    'asks for one job although the first answers are lost',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        const keys: (string | undefined)[] = [];
+        const jobs: string[] = [];
+        await page.route('**/predictions', async (route) => {
+          keys.push(route.request().headers()['idempotency-key']);
+          const response = await route.fetch();
+          jobs.push((await response.json()).id);
+          // The server has the request; the page does not learn of it.
+          await (jobs.length <= triesOfClient ? route.abort() : route.fulfill({ response }));
+        });
+        await page.goto(`${site.address}/services/threshold/batch`);
+        await page
+          .locator('.drop input[type=file]')
+          .first()
+          .setInputFiles(join(folder, 'scans', 's1.nii.gz'));
+        await page.getByRole('button', { name: 'Send and compute' }).click();
+        await page.getByText('1 of 1 done').waitFor();
+        expect(jobs.length).toBe(triesOfClient + 1);
+        expect(new Set(jobs).size).toBe(1);
+        expect(new Set(keys).size).toBe(1);
+        expect(keys[0]).toMatch(/^[0-9a-f]{32}$/);
+      }),
+    60_000,
+  );
+
+  it(
+    'says what is wrong with a damaged scan whose header is to be cleaned',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        const named = await encode(phantom(), 'nii');
+        // NIfTI-1: the description begins at byte 148.
+        named.set(new TextEncoder().encode('Mueller, Hans'), 148);
+        const bytes = gzipSync(named);
+        await page.goto(`${site.address}/services/threshold/batch`);
+        await page
+          .locator('.drop input[type=file]')
+          .first()
+          .setInputFiles({
+            ...{ name: 'cut.nii.gz', mimeType: 'application/gzip' },
+            buffer: bytes.subarray(0, bytes.length - 20),
+          });
+        await page.getByRole('button', { name: 'Send and compute' }).click();
+        await page.getByText('0 of 1 done, 1 failed').waitFor();
+        expect(await page.locator('.batch-table tbody th').textContent()).toMatch(
+          /^cut\.nii\.gzThe gzip data of volume is damaged or cut off/,
+        );
+      }),
+    60_000,
   );
 
   it(

@@ -154,12 +154,15 @@ export const serviceEndpoints = {
     on: 'server',
     tag: 'services',
     summary: 'A picture of a result of the service',
+    headers: { 'If-None-Match': 'ETags of what is there already' },
     params: idParam,
     responses: {
       200: {
         description: 'The file',
+        headers: ['ETag'],
         content: { 'image/png': 'binary', 'image/jpeg': 'binary', 'image/webp': 'binary' },
       },
+      304: { description: 'It has the ETag of If-None-Match' },
     },
   },
   fit: {

@@ -36,12 +36,12 @@ function wordsOf(command: Command, path: readonly string[] = []): Words[] {
 
 function bash(words: readonly Words[]): string {
   const cases = words.map(({ path, commands, options }) => {
-    const all = [...commands.map(({ name }) => name), ...options.map(({ flag }) => flag)];
-    return `    "${path}") words="${all.join(' ')}" ;;`;
+    const [names, flags] = [commands.map(({ name }) => name), options.map(({ flag }) => flag)];
+    return `    "${path}") names="${names.join(' ')}" flags="${flags.join(' ')}" ;;`;
   });
   return `# Completion of tomaat for bash. In ~/.bashrc: eval "$(tomaat completion bash)"
 _tomaat() {
-  local current="\${COMP_WORDS[COMP_CWORD]}" path="" word words="" i
+  local current="\${COMP_WORDS[COMP_CWORD]}" path="" word names="" flags="" i
   for ((i = 1; i < COMP_CWORD && i < 3; i++)); do
     word="\${COMP_WORDS[i]}"
     case " ${words
@@ -55,10 +55,11 @@ _tomaat() {
   case "\${path//\\// }" in
 ${cases.join('\n')}
   esac
-  COMPREPLY=($(compgen -W "$words" -- "$current"))
-  [ \${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($(compgen -f -- "$current"))
+  [ "\${current:0:1}" = - ] && names="$flags"
+  # Where nothing fits, the shell itself offers files: their names may have spaces.
+  COMPREPLY=($(compgen -W "$names" -- "$current"))
 }
-complete -o filenames -F _tomaat tomaat
+complete -o default -F _tomaat tomaat
 `;
 }
 

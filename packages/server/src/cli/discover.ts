@@ -23,7 +23,7 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
     { live: flags.all ? undefined : true },
   );
   if (flags.json) {
-    console.log(JSON.stringify(entries, null, 2));
+    console.log(JSON.stringify(entries));
     return 0;
   }
   if (entries.length === 0) {

@@ -50,7 +50,7 @@ export async function keysList(flags: KeyFlags): Promise<number> {
   using _owner = actAsOwner(folder);
   await using keys = await openKeyFolder(folder);
   const all = await allKeys(keys.databases);
-  if (flags.json) console.log(JSON.stringify(all, null, 2));
+  if (flags.json) console.log(JSON.stringify(all));
   else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” creates one.');
   else console.log(openTable(Table, ['ID', 'LABEL', 'MAY', 'MADE', 'STATE', 'LIMITS'], all.map(rowOf)));
   return 0;

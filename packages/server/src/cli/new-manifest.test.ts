@@ -100,6 +100,18 @@ describe('newManifest()', () => {
     );
   });
 
+  it('what it suggests in comments at its end is valid without the comment sign', async () => {
+    const shape = shapeOfNetwork(signature(free, ['n', 3, 'z', 'y', 'x']), 'net.onnx');
+    const answers = await answersFor(shape, known, { id: 'net' });
+    const text = newManifest(shape, answers, { file: 'net.onnx', sha256: 'ab'.repeat(32) });
+    const manifest = parseManifest(text.replaceAll(/^# (?=(sample|selftest|picture): )/gm, ''));
+    expect(manifest).toMatchObject({
+      sample: 'case.nii.gz',
+      selftest: [{ inputs: { volume: 'case.nii.gz' } }],
+      picture: 'picture.webp',
+    });
+  });
+
   it('keeps what YAML would read as something else', async () => {
     const odd = { licence: 'no', author: 'A: B # C', title: '12', labels: "it's, {x}" };
     const manifest = await manifestOf(signature(free, ['n', 3, 'z', 'y', 'x']), odd);

@@ -84,6 +84,10 @@ ${listed.map((label) => `  - ${label}`).join('\n')}
 # A case with the expected result, which “tomaat check” runs:
 # sample: case.nii.gz
 # selftest: { inputs: { ${channels[0]}: case.nii.gz }, expected: case-expected.nii.gz }
+
+# A picture of a result, for the card on the first page: PNG, JPEG or WebP, at most 200 kB and 1024 × 1024 pixels. “tomaat run --preview”
+# draws a larger one, to be scaled:
+# picture: picture.webp
 `;
 }
 

@@ -81,7 +81,7 @@ async function peek(url: URL, { ca }: TrustFlags) {
 export async function trustList(flags: TrustFlags): Promise<number> {
   const file = knownHostsFile(await dataFolderOf(flags));
   const pins = await readPins(file);
-  if (flags.json) console.log(JSON.stringify(pins, null, 2));
+  if (flags.json) console.log(JSON.stringify(pins));
   else if (pins.length === 0) console.log(`Nothing is remembered in ${file}.`);
   else {
     const rows = pins.map(({ name, value, firstSeen = '' }) => [name, value, firstSeen]);

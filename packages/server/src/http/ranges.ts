@@ -19,7 +19,7 @@ export function selectRange(
   headers: SelectionHeaders,
   { etag, sizeBytes }: { etag: string; sizeBytes: number },
 ): Selection {
-  if (matches(headers['if-none-match'], etag)) return { status: 304 };
+  if (matchesTag(headers['if-none-match'], etag)) return { status: 304 };
   const ifRange = headers['if-range']?.toString();
   // A date never matches: the file has none.
   if (method !== 'GET' || headers.range === undefined || (ifRange !== undefined && ifRange.trim() !== etag))
@@ -30,7 +30,7 @@ export function selectRange(
 }
 
 /** Whether a list of entity tags contains this one; weak comparison, as If-None-Match requires. */
-function matches(list: string | undefined, etag: string): boolean {
+export function matchesTag(list: string | undefined, etag: string): boolean {
   const tags = (list ?? '').split(',').map((tag) => tag.trim());
   return tags.some((tag) => tag === '*' || tag === etag || tag === `W/${etag}`);
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
@@ -8,6 +9,7 @@ import { type App, appFile, pictureOf } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { ProcessingFacts } from './processing.ts';
 import type { PublicAddress } from './public-address.ts';
+import { matchesTag } from './ranges.ts';
 import { contentDisposition } from './send.ts';
 
 /** The apps of a server as services, and how requests select one. */
@@ -166,7 +168,10 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
         'NOT_FOUND',
         `The service ${found.manifest.id} has no picture. Its author can name one in the manifest (picture).`,
       );
-    return reply.header('cache-control', 'private, max-age=3600').type(picture.mediaType).send(picture.bytes);
+    const etag = `"${createHash('sha256').update(picture.bytes).digest('hex')}"`;
+    reply.header('cache-control', 'private, max-age=3600').header('etag', etag);
+    if (matchesTag(request.headers['if-none-match'], etag)) return reply.code(304).send();
+    return reply.type(picture.mediaType).send(picture.bytes);
   });
 }
 

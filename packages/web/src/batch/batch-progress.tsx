@@ -1,6 +1,6 @@
 import { useRef } from 'react';
-import { ProgressBar } from 'react-aria-components';
 import { formatClock } from '../format.ts';
+import { PartBar } from '../part-bar.tsx';
 import type { BatchState } from './queue.ts';
 import { isOver, type RowState } from './rows.ts';
 
@@ -21,15 +21,7 @@ export function BatchProgress({ state: { rows, running } }: { state: BatchState 
   const [failed, unfit] = [count('failed'), count('unfit')];
   return (
     <>
-      {running && (
-        <ProgressBar className="progress" value={(100 * ended) / rows.length} aria-label="Scans">
-          {({ percentage }) => (
-            <div className="bar">
-              <div className="bar-fill" style={{ width: `${percentage}%` }} />
-            </div>
-          )}
-        </ProgressBar>
-      )}
+      {running && <PartBar label="Scans" part={ended / rows.length} />}
       <p role="status" className="fine">
         {count('done')} of {rows.length} done
         {failed > 0 && `, ${failed} failed`}

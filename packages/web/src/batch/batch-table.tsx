@@ -4,7 +4,7 @@ import { Link } from 'wouter';
 import type { Picture } from '../dicom/messages.ts';
 import { Tag } from '../ui.tsx';
 import type { BatchQueue, BatchState } from './queue.ts';
-import { type BatchRow, describeOutlier, outliersOf, type RowState } from './rows.ts';
+import { type BatchRow, describeOutlier, isOver, outliersOf, type RowState } from './rows.ts';
 import { labelColumns, shownVolume } from './save.ts';
 
 const stateNames: Record<RowState, string> = {
@@ -22,8 +22,10 @@ const stateNames: Record<RowState, string> = {
 export function BatchTable({ queue, state: { rows, pictures } }: { queue: BatchQueue; state: BatchState }) {
   const [byOutlier, setByOutlier] = useState(false);
   const { labels } = queue.service;
-  const columns = useMemo(() => labelColumns(rows, labels), [rows, labels]);
-  const outliers = useMemo(() => outliersOf(rows), [rows]);
+  // Progress of a scan changes its row alone: what ended is compared again when there is more of it.
+  const over = useSame(rows.filter(isOver));
+  const columns = useMemo(() => labelColumns(over, labels), [over, labels]);
+  const outliers = useMemo(() => outliersOf(over), [over]);
   const shown = useMemo(() => (byOutlier ? sortRows(rows, outliers) : rows), [rows, outliers, byOutlier]);
   return (
     <section className="panel batch-results" aria-label="Results">
@@ -76,6 +78,14 @@ export function BatchTable({ queue, state: { rows, pictures } }: { queue: BatchQ
   );
 }
 
+/** The list of an earlier render, while its items are the same ones. */
+function useSame<T>(list: readonly T[]): readonly T[] {
+  const kept = useRef(list);
+  if (list.length !== kept.current.length || list.some((item, i) => item !== kept.current[i]))
+    kept.current = list;
+  return kept.current;
+}
+
 const textOf = (outlier: Outlier | undefined): string => (outlier ? describeOutlier(outlier) : '');
 /** The values of unusual labels, as a text that stays equal while they do. */
 const oddOf = (outlier: Outlier | undefined): string =>
@@ -122,8 +132,12 @@ const RowView = memo(function RowView({ queue, row, outlier, odd, picture, colum
           {moves && ` ${Math.round(100 * fraction)} %`}
         </Tag>
       </td>
-      {columns.map(({ value }) => (
-        <td key={value} className={strange.has(String(value)) ? 'number odd' : 'number'}>
+      {columns.map(({ value, name: label }) => (
+        <td
+          key={value}
+          className={strange.has(String(value)) ? 'number odd' : 'number'}
+          data-title={`${label} (ml)`}
+        >
           {state === 'done' ? shownVolume(row, value) : ''}
         </td>
       ))}

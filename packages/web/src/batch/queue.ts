@@ -12,9 +12,9 @@ import { checkFit, onlyVolumeInput } from '../form/fit.ts';
 import { initialValues } from '../form/inputs.ts';
 import { refusals, type Scan } from '../form/scan.ts';
 import { client } from '../site.ts';
-import { currentOwner, entryAt, findSubmission } from '../store.ts';
+import { currentOwner, entryAt, findSubmission, type Submission } from '../store.ts';
 import { faultOf } from '../ui.tsx';
-import { follow, newKey, resume, submit, uploadStateOf, watchUploads } from '../upload.ts';
+import { follow, newKey, resume, send, submit, uploadStateOf, watchUploads } from '../upload.ts';
 import { eachAtMost } from './at-most.ts';
 import { measureInTurn } from './measure.ts';
 import { type BatchRow, batchKey, isOver, type KeptBatch, readBatch, writeBatch } from './rows.ts';
@@ -41,7 +41,8 @@ const mostSending = 2;
 const mostOutstanding = 8;
 /** Scans that are checked, and jobs that are asked for, at a time: a browser has six connections to a server. */
 const mostAsked = 3;
-const pollMs = 1000;
+/** Pauses between two looks at the jobs: a part of the time since one of them ended, within these bounds. */
+const pollMs = { shortest: 1000, longest: 5000, part: 0.1 } as const;
 /** Of a scan whose server or connection is away. */
 const mostTries = 8;
 const longestPauseMs = 60_000;
@@ -53,6 +54,10 @@ export class BatchQueue {
   readonly #sources = new Map<string, ScanSource>();
   readonly #listeners = new Set<() => void>();
   readonly #pausedUntilMs = new Map<string, { ms: number; times: number }>();
+  /** Rows whose key may still be that of the request before. */
+  readonly #beginning = new Set<string>();
+  /** When a job last was begun or ended. */
+  #changeMs = Date.now();
   #state: BatchState;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #writing: ReturnType<typeof setTimeout> | undefined;
@@ -128,7 +133,7 @@ export class BatchQueue {
 
   retryFailed(): void {
     this.#pausedUntilMs.clear();
-    const again = ({ state, jobId, reason, ...row }: BatchRow): BatchRow => ({ ...row, state: 'waiting' });
+    const again = ({ reason, ...row }: BatchRow): BatchRow => ({ ...row, state: 'waiting' });
     this.#change({
       rows: this.#state.rows.map((row) => (row.state === 'failed' ? again(row) : row)),
       running: true,
@@ -171,10 +176,20 @@ export class BatchQueue {
 
   async #send(id: string): Promise<void> {
     const input = onlyVolumeInput(this.service)!;
-    const old = this.#row(id)?.key;
-    // Until the new request has a key: what the old one did is over.
-    this.#update(id, { state: 'sending', fraction: 0, reason: undefined, key: undefined, jobId: undefined });
+    const { key: old, jobId: oldJob } = this.#row(id)!;
+    // A request that became a job is over.
+    const unansweredKey = oldJob === undefined ? old : undefined;
+    this.#beginning.add(id);
+    this.#update(id, {
+      state: 'sending',
+      fraction: 0,
+      reason: undefined,
+      key: unansweredKey,
+      jobId: undefined,
+    });
     try {
+      const unanswered = unansweredKey && (await this.#unanswered(unansweredKey));
+      if (unanswered) return send(unanswered);
       const scan = await this.#sources.get(id)!.open();
       const { deidentify } = decideIdentity({ processing: this.service.processing, address: location.href });
       await scan.dicom?.prepare({ keepPatientCharacteristics: false, keepIdentity: !deidentify });
@@ -198,7 +213,21 @@ export class BatchQueue {
       );
     } catch (error) {
       this.#fail(id, error);
+    } finally {
+      this.#beginning.delete(id);
     }
+  }
+
+  /**
+   * The request of a key to which no answer came, if the scan would be sent with the same parameters again. The server
+   * may have it: under the same key it gives the same job, and does not compute it twice.
+   */
+  async #unanswered(key: string): Promise<Submission | undefined> {
+    const submission = entryAt(key) && (await findSubmission(key));
+    const values = sentValues(this.service, this.#state.values);
+    return submission && JSON.stringify(submission.values) === JSON.stringify(values)
+      ? submission
+      : undefined;
   }
 
   async #continueUpload({ id, key }: BatchRow): Promise<void> {
@@ -213,11 +242,12 @@ export class BatchQueue {
 
   #noteUploads(): void {
     for (const { id, key, state } of this.#state.rows) {
-      const upload = key && state === 'sending' ? uploadStateOf(key) : undefined;
+      const upload = key && state === 'sending' && !this.#beginning.has(id) ? uploadStateOf(key) : undefined;
       if (upload?.phase === 'sending')
         this.#update(id, { fraction: upload.totalBytes > 0 ? upload.sentBytes / upload.totalBytes : 0 });
       if (upload?.phase === 'sent') {
         this.#pausedUntilMs.delete(id);
+        this.#changeMs = Date.now();
         this.#update(id, { state: 'computing', jobId: upload.job.id, fraction: 0 });
       }
       if (upload?.phase === 'failed') this.#fail(id, upload.error);
@@ -258,6 +288,7 @@ export class BatchQueue {
     }
     if (job.state === 'running') this.#update(row.id, { fraction: job.fraction ?? 0 });
     if (!isSettled(job)) return;
+    this.#changeMs = Date.now();
     follow(job);
     if (job.state !== 'succeeded') {
       const reason = 'error' in job && job.error ? job.error.detail : 'The job was cancelled.';
@@ -332,6 +363,8 @@ export class BatchQueue {
         state === 'computing' || (state === 'waiting' && this.#state.running && this.#sources.has(id)),
     );
     if (isIdle) return;
+    const { shortest, longest, part } = pollMs;
+    const pauseMs = Math.min(longest, Math.max(shortest, part * (Date.now() - this.#changeMs)));
     this.#timer = setTimeout(async () => {
       const computing = this.#state.rows.filter(({ state, jobId }) => state === 'computing' && jobId);
       try {
@@ -340,7 +373,7 @@ export class BatchQueue {
         this.#timer = undefined;
         this.#pump();
       }
-    }, pollMs);
+    }, pauseMs);
   }
 
   #row = (id: string): BatchRow | undefined => this.#state.rows.find((row) => row.id === id);

@@ -1,5 +1,5 @@
 import { differenceLabels, formatAgreement, type Vec3, type Volume } from '@tomaat/core';
-import { useState } from 'react';
+import { useMemo, useState } from 'react';
 import { Link, useSearch } from 'wouter';
 import { useSubmittedScan } from '../job/submitted-scan.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
@@ -9,7 +9,7 @@ import { ChoiceField } from './choice-field.tsx';
 import { ComparisonTable } from './comparison-table.tsx';
 import type { Compared } from './messages.ts';
 import { useComparison } from './use-comparison.ts';
-import { type Choice, type Side, useSide } from './use-side.ts';
+import { type Choice, namedAs, type Side, useSide } from './use-side.ts';
 
 /** Two label maps of one scan side by side: results, or a result and the user's own reference. Nothing is sent. */
 export default function ComparePage() {
@@ -62,6 +62,18 @@ function Views({ found, expected, compared }: { found: Side; expected: Side; com
   const [place, setPlace] = useState<Place>();
   const withScan = found.submission ? found : expected;
   const scan = useSubmittedScan(withScan.submission, withScan.service);
+  const foundLabels = useMemo(
+    () =>
+      namedAs(
+        found.labels,
+        expected.labels.filter(({ isNamed }) => isNamed),
+      ),
+    [found.labels, expected.labels],
+  );
+  const expectedLabels = useMemo(
+    () => namedAs(expected.labels, found.labels),
+    [expected.labels, found.labels],
+  );
   const isDifference = shown === 'differences';
   const view = (side: 'found' | 'expected', labelMap: Volume, labels: readonly LabelStyle[]) =>
     scan.loading ? (
@@ -106,11 +118,11 @@ function Views({ found, expected, compared }: { found: Side; expected: Side; com
           <h2 className="compare-title">{isDifference ? 'Differences' : found.title}</h2>
           {isDifference
             ? view('found', difference, differenceStyles)
-            : view('found', found.labelMap, found.labels)}
+            : view('found', found.labelMap, foundLabels)}
         </section>
         <section className="panel viewer-panel" aria-label="Reference">
           <h2 className="compare-title">{expected.title}</h2>
-          {view('expected', expected.labelMap, expected.labels)}
+          {view('expected', expected.labelMap, expectedLabels)}
         </section>
       </div>
       <ComparisonTable comparison={comparison} found={found.title} expected={expected.title} />

@@ -14,7 +14,7 @@ export function ComparisonTable({
   return (
     <section className="panel" aria-labelledby="comparison-title">
       <h2 id="comparison-title">Labels</h2>
-      <div className="table-frame">
+      <div className="table-frame stacks">
         <table className="comparison">
           <thead>
             <tr>
@@ -30,7 +30,7 @@ export function ComparisonTable({
               <tr key={label.value}>
                 <th scope="row">{label.name}</th>
                 {columns.slice(1).map(({ name, show }) => (
-                  <td key={name} className="number">
+                  <td key={name} className="number" data-title={name}>
                     {show(label)}
                   </td>
                 ))}

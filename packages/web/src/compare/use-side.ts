@@ -30,6 +30,13 @@ export interface Side {
   readonly submission?: Submission;
 }
 
+/** Labels that only have numbers, named and coloured as among the others: the same value looks the same on both sides. */
+export const namedAs = (
+  labels: readonly NamedStyle[],
+  others: readonly NamedStyle[],
+): readonly NamedStyle[] =>
+  labels.map((own) => (own.isNamed ? own : (others.find(({ value }) => value === own.value) ?? own)));
+
 const keyOf = (choice: Choice | undefined): string | undefined =>
   choice && (choice.kind === 'job' ? `job ${choice.id}` : `files ${choice.number}`);
 

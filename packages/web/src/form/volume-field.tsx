@@ -1,10 +1,10 @@
 import type { Service } from '@tomaat/client';
 import { formatList, type Vec3 } from '@tomaat/core';
 import { useEffect } from 'react';
-import { ProgressBar } from 'react-aria-components';
 import { SeriesList } from '../dicom/series-list.tsx';
 import { FileDrop } from '../file-drop.tsx';
 import { formatBytes } from '../format.ts';
+import { PartBar } from '../part-bar.tsx';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import { ChosenView, openViewerWhenIdle } from './chosen-view.tsx';
 import { takeHandedOver } from './handed-over.ts';
@@ -142,13 +142,7 @@ function BusyView({ busy: { what, done, total }, onCancel }: { busy: Busy; onCan
   }
   return (
     <div className="reading">
-      <ProgressBar className="progress" value={(done / Math.max(total, 1)) * 100} aria-label={what}>
-        {({ percentage }) => (
-          <div className="bar">
-            <div className="bar-fill" style={{ width: `${percentage}%` }} />
-          </div>
-        )}
-      </ProgressBar>
+      <PartBar label={what} part={done / Math.max(total, 1)} />
       <p>
         Reading {done} of {total === 1 ? '1 file' : `${total} files`}
       </p>

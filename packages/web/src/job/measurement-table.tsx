@@ -71,7 +71,7 @@ export function MeasurementTable({
         </div>
       </div>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard */}
-      <section className="table-frame" aria-label="Table of measurements" tabIndex={0}>
+      <section className="table-frame stacks" aria-label="Table of measurements" tabIndex={0}>
         <table>
           <thead>
             <tr>

@@ -1,10 +1,10 @@
 import type { JobIn } from '@tomaat/client';
 import { type Stage, stages } from '@tomaat/core';
 import { useEffect, useState } from 'react';
-import { ProgressBar } from 'react-aria-components';
 import { loginPhrase } from '../access-texts.ts';
 import { formatClock, formatSeconds } from '../format.ts';
 import { useMe } from '../login.tsx';
+import { PartBar } from '../part-bar.tsx';
 import { client } from '../site.ts';
 import { faultOf, Problem } from '../ui.tsx';
 import { NotifyButton } from './notify-button.tsx';
@@ -30,18 +30,10 @@ export function Progress({ job, serviceName }: { job: JobIn<'queued' | 'running'
   const before = job.queuePosition ?? 0;
   return (
     <section className="panel progress-panel" aria-label="Progress">
-      <ProgressBar
-        className="progress"
-        value={percent ?? 0}
-        isIndeterminate={queued || percent === undefined}
-        aria-label="Progress of the job"
-      >
-        {({ percentage, isIndeterminate }) => (
-          <div className={isIndeterminate ? 'bar waiting' : 'bar'}>
-            <div className="bar-fill" style={{ width: isIndeterminate ? '30%' : `${percentage}%` }} />
-          </div>
-        )}
-      </ProgressBar>
+      <PartBar
+        label="Progress of the job"
+        part={queued || percent === undefined ? undefined : percent / 100}
+      />
       <p className="progress-text" role="status">
         {queued
           ? before === 0

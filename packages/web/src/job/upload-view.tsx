@@ -1,13 +1,13 @@
 import { isCallersFault } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { useEffect, useState } from 'react';
-import { ProgressBar } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { loginPhrase } from '../access-texts.ts';
 import { deleteJobs } from '../deletion.ts';
 import { formatBytes, formatClock, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
+import { PartBar } from '../part-bar.tsx';
 import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { resume, send, stop, type UploadState, uploadLife, useUpload } from '../upload.ts';
@@ -92,17 +92,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         <p className="fine">{submission?.serviceName}</p>
       </section>
       <section className="panel progress-panel">
-        <ProgressBar
-          className="progress"
-          value={totalBytes > 0 ? (sentBytes / totalBytes) * 100 : 0}
-          aria-label="Upload"
-        >
-          {({ percentage }) => (
-            <div className="bar">
-              <div className="bar-fill" style={{ width: `${percentage}%` }} />
-            </div>
-          )}
-        </ProgressBar>
+        <PartBar label="Upload" part={totalBytes > 0 ? sentBytes / totalBytes : 0} />
         <p className="progress-text" role="status">
           {sentBytes >= totalBytes && totalBytes > 0
             ? 'All sent; the server is checking it …'
