@@ -43,6 +43,10 @@ export const receiptSchema = z.object({
   parameters: z
     .record(z.string(), z.union([z.number(), z.boolean(), z.string(), z.object({ digest })]))
     .describe('Numbers and choices as they are, anything else by the SHA-256 of its JSON'),
+  rewrites: z
+    .array(z.string())
+    .optional()
+    .describe('Faster forms in which operators of the networks were computed; missing if there were none'),
   frame: z.int().optional(),
   series: z
     .object({ digest })

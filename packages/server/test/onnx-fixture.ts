@@ -13,7 +13,8 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { bytesField, floatField, integerField, joinParts, type Parts } from '../src/runtimes/protobuf.ts';
+import { encodeNode, encodeTensor, type WrittenNode } from '../src/runtimes/graph-messages.ts';
+import { bytesField, integerField, joinParts, type Parts } from '../src/runtimes/protobuf.ts';
 
 /** ONNX element types by name (TensorProto.DataType). */
 export const elementTypes = {
@@ -30,14 +31,11 @@ export const elementTypes = {
 } as const;
 export type ElementType = keyof typeof elementTypes;
 
-/** A whole number is an INT, `{ float }` a FLOAT, a list of numbers INTS, a string STRING. */
-export type Attribute = number | { float: number } | readonly number[] | string;
-
 export interface NodeSpec {
   op: string;
   inputs: readonly string[];
   outputs: readonly string[];
-  attributes?: Readonly<Record<string, Attribute>>;
+  attributes?: WrittenNode['attributes'];
 }
 
 /** Weights: float32 or int64 data, or the place of external data beside the model file. */
@@ -63,30 +61,13 @@ export interface ModelSpec {
   opset?: number;
 }
 
-function encodeAttribute(name: string, value: Attribute): Parts {
-  const named = bytesField(1, name);
-  if (typeof value === 'number') return [...named, ...integerField(3, value), ...integerField(20, 2)];
-  if (typeof value === 'string') return [...named, ...bytesField(4, value), ...integerField(20, 3)];
-  if ('float' in value) return [...named, ...floatField(2, value.float), ...integerField(20, 1)];
-  return [...named, ...value.flatMap((i) => integerField(8, i)), ...integerField(20, 7)];
-}
-
-function encodeNode(node: NodeSpec): Parts {
-  return [
-    ...node.inputs.flatMap((name) => bytesField(1, name)),
-    ...node.outputs.flatMap((name) => bytesField(2, name)),
-    ...bytesField(3, node.outputs[0]),
-    ...bytesField(4, node.op),
-    ...Object.entries(node.attributes ?? {}).flatMap(([name, value]) =>
-      bytesField(5, encodeAttribute(name, value)),
-    ),
-  ];
-}
-
 function encodeInitializer({ name, dims, data, external }: InitializerSpec): Parts {
-  const type = data instanceof BigInt64Array ? elementTypes.int64 : elementTypes.float32;
-  const head = [...dims.flatMap((d) => integerField(1, d)), ...integerField(2, type), ...bytesField(8, name)];
-  if (data) return [...head, ...bytesField(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength))];
+  if (data) return encodeTensor(name, dims, data);
+  const head = [
+    ...dims.flatMap((d) => integerField(1, d)),
+    ...integerField(2, elementTypes.float32),
+    ...bytesField(8, name),
+  ];
   if (!external) throw new Error(`the initializer ${name} has neither data nor a place`);
   const entries = {
     location: external.location,
@@ -113,7 +94,7 @@ function encodeValue({ name, type = 'float32', dims }: ValueSpec): Parts {
 /** The bytes of an ONNX file (ModelProto). */
 export function encodeModel(spec: ModelSpec): Uint8Array {
   const graph = [
-    ...spec.nodes.flatMap((node) => bytesField(1, encodeNode(node))),
+    ...spec.nodes.flatMap((node) => bytesField(1, encodeNode({ operator: node.op, ...node }))),
     ...bytesField(2, 'fixture'),
     ...(spec.initializers ?? []).flatMap((initializer) => bytesField(5, encodeInitializer(initializer))),
     ...spec.inputs.flatMap((value) => bytesField(11, encodeValue(value))),
@@ -214,15 +195,20 @@ export interface UnetOptions {
   /** Channels of each level; every level halves the size, so sizes must be multiples of 2^(levels − 1). */
   channels?: readonly number[];
   seed?: number;
+  /** Taps of the transposed convolutions along each axis: 2 as nnU-Net has them, or 3 as MONAI has. */
+  upKernel?: 2 | 3;
+  /** `prelu`: with one slope, MONAI's default. */
+  activation?: 'leaky-relu' | 'prelu';
 }
 
 /**
  * A 3-D U-Net: each level is two of 3×3×3 convolution, instance normalisation and leaky ReLU; 2×2×2 max pooling
- * down, transposed convolution and concatenation up, a 1×1×1 convolution to the classes. He-uniform weights from a
+ * down, transposed convolution (kernel 2) and concatenation up, a 1×1×1 convolution to the classes. He-uniform weights from a
  * fixed seed: the labels mean nothing, but the work is that of a real network (95 GFLOP at 96³ with the defaults).
  */
 export function unetNetwork(options: UnetOptions = {}): Uint8Array {
   const { classes = 14, components = 1, channels = [16, 32, 64, 128], seed = 1 } = options;
+  const { upKernel = 2, activation = 'leaky-relu' } = options;
   const random = createRandom(seed);
   const nodes: NodeSpec[] = [];
   const initializers: InitializerSpec[] = [];
@@ -238,6 +224,10 @@ export function unetNetwork(options: UnetOptions = {}): Uint8Array {
   };
   const constant = (name: string, length: number, value: number) => {
     initializers.push({ name, dims: [length], data: new Float32Array(length).fill(value) });
+    return name;
+  };
+  const slope = (name: string) => {
+    initializers.push({ name, dims: [1, 1, 1, 1], data: Float32Array.of(0.25) });
     return name;
   };
   const block = (input: string, from: number, to: number, name: string): string => {
@@ -258,12 +248,14 @@ export function unetNetwork(options: UnetOptions = {}): Uint8Array {
           outputs: [`${id}_norm`],
           attributes: { epsilon: { float: 1e-5 } },
         },
-        {
-          op: 'LeakyRelu',
-          inputs: [`${id}_norm`],
-          outputs: [`${id}_out`],
-          attributes: { alpha: { float: 0.01 } },
-        },
+        activation === 'prelu'
+          ? { op: 'PRelu', inputs: [`${id}_norm`, slope(`${id}_slope`)], outputs: [`${id}_out`] }
+          : {
+              op: 'LeakyRelu',
+              inputs: [`${id}_norm`],
+              outputs: [`${id}_out`],
+              attributes: { alpha: { float: 0.01 } },
+            },
       );
       at = `${id}_out`;
     }
@@ -271,6 +263,15 @@ export function unetNetwork(options: UnetOptions = {}): Uint8Array {
   };
 
   const halving = { kernel_shape: [2, 2, 2], strides: [2, 2, 2] };
+  const doubling =
+    upKernel === 2
+      ? halving
+      : {
+          kernel_shape: [3, 3, 3],
+          strides: [2, 2, 2],
+          pads: [1, 1, 1, 1, 1, 1],
+          output_padding: [1, 1, 1],
+        };
   const skips: string[] = [];
   let at = 'image';
   let width = components;
@@ -285,9 +286,9 @@ export function unetNetwork(options: UnetOptions = {}): Uint8Array {
   }
   for (let level = channels.length - 2; level >= 0; level--) {
     const to = channels[level];
-    const w = weights(`up${level}_w`, [width, to, 2, 2, 2], width);
+    const w = weights(`up${level}_w`, [width, to, upKernel, upKernel, upKernel], width);
     nodes.push(
-      { op: 'ConvTranspose', inputs: [at, w], outputs: [`up${level}`], attributes: halving },
+      { op: 'ConvTranspose', inputs: [at, w], outputs: [`up${level}`], attributes: doubling },
       {
         op: 'Concat',
         inputs: [`up${level}`, skips[level]],

@@ -32,6 +32,11 @@ const fileSchema = {
 export const completeSchema = z.strictObject({
   attempt: attemptSchema,
   seconds: z.number().min(0).max(maxSeconds).describe('How long the prediction took'),
+  rewrites: z
+    .array(z.string().regex(/^[a-z0-9-]{1,40}$/))
+    .max(100)
+    .default([])
+    .describe('Faster forms in which operators of the networks were computed; stated in the receipt'),
   outputs: z.array(
     z.strictObject({
       name: z.string(),

@@ -137,6 +137,12 @@ const modelSchema = z.discriminatedUnion('runtime', [
     output: z.string().optional().describe('Name of the graph’s output; its first one if missing'),
     ...networkKeys,
     threads: z.int().min(1).max(256).optional().describe('All of the machine’s if missing'),
+    rewrite: z
+      .boolean()
+      .optional()
+      .describe(
+        'Whether operators may be computed in a faster form that gives the same labels (decision 0009); true if missing',
+      ),
   }),
   z.strictObject({
     runtime: z.literal('oip'),

@@ -16,6 +16,8 @@ export interface NetworkSession {
   runLabels?(input: Tensor): Promise<LabelTensor>;
   /** The input dimensions of the network, null where any is accepted; missing if unknown. */
   readonly inputDims?: readonly (number | null)[];
+  /** Names of the faster forms in which the engine computes operators of its file; missing if there are none. */
+  readonly rewrites?: readonly string[];
 }
 
 const perAxis = <T extends z.ZodType>(item: T) => z.tuple([item, item, item]);

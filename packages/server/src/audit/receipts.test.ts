@@ -76,6 +76,7 @@ const job: SettledJob = {
     { name: 'other', fileName: 'x.nii', digest: digestOf('other'), sizeBytes: 8 },
   ],
   outputs: [output],
+  rewrites: ['sub-pixel'],
 };
 
 let folder: string;
@@ -123,6 +124,7 @@ describe('receiptOf()', () => {
         { name: 'other', sizeBytes: 8, received: digestOf('other'), stored: digestOf('other') },
       ],
       parameters: {},
+      rewrites: ['sub-pixel'],
       outputs: [
         {
           name: 'mask',

@@ -75,6 +75,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
         shownParameter(manifest.inputs[name], value),
       ]),
     ),
+    rewrites: job.rewrites.length > 0 ? [...job.rewrites] : undefined,
     frame: job.request.frame,
     series: job.request.series === undefined ? undefined : digestOfJson(job.request.series),
     outputs: job.outputs.map(({ name, type, format, primary, sizeBytes, digest, kept }) => ({

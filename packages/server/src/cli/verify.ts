@@ -86,6 +86,9 @@ function linesOf(receipt: Receipt, thumbprint: string): string[] {
     ['Job', `${receipt.job} · ${receipt.state}${receipt.error ? ` (${receipt.error})` : ''}`],
     ['Service', `${service.id} ${service.version} · ${server.software} ${server.version}`],
     ['Model', models.join(', ')],
+    ...(receipt.rewrites
+      ? [['Computed', `in faster forms: ${receipt.rewrites.join(', ')}`] as [string, string]]
+      : []),
     ['Manifest', service.manifest],
     ['Times', `accepted ${receipt.acceptedTime}, settled ${receipt.settledTime}`],
     ...receipt.inputs.flatMap(({ name, received, stored, sizeBytes }): [string, string][] => [

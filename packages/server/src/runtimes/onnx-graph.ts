@@ -2,7 +2,8 @@
  * What is read from an ONNX file before the engine gets it, and the one change made to it. Field numbers
  * are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
-import { bytesField, integerField, joinParts, type Parts, readFields } from './protobuf.ts';
+import { encodeNode } from './graph-messages.ts';
+import { bytesField, integerField, joinParts, readFields } from './protobuf.ts';
 
 export interface GraphFacts {
   /** Files with weights next to the model, as named in the model. */
@@ -81,24 +82,19 @@ export const labelOutputName = 'tomaat:labels';
  */
 export function withLabelOutput(model: Uint8Array, output: string): Uint8Array {
   const index = `${labelOutputName}:index`;
-  const integerAttribute = (name: string, value: number): Parts =>
-    bytesField(5, [...bytesField(1, name), ...integerField(3, value), ...integerField(20, 2)]);
-  const argmax = [
-    ...bytesField(1, output),
-    ...bytesField(2, index),
-    ...bytesField(3, index),
-    ...bytesField(4, 'ArgMax'),
-    ...integerAttribute('axis', 1),
-    ...integerAttribute('keepdims', 1),
-  ];
   const uint8 = 2;
-  const cast = [
-    ...bytesField(1, index),
-    ...bytesField(2, labelOutputName),
-    ...bytesField(3, labelOutputName),
-    ...bytesField(4, 'Cast'),
-    ...integerAttribute('to', uint8),
-  ];
+  const argmax = encodeNode({
+    operator: 'ArgMax',
+    inputs: [output],
+    outputs: [index],
+    attributes: { axis: 1, keepdims: 1 },
+  });
+  const cast = encodeNode({
+    operator: 'Cast',
+    inputs: [index],
+    outputs: [labelOutputName],
+    attributes: { to: uint8 },
+  });
   const value = [...bytesField(1, labelOutputName), ...bytesField(2, bytesField(1, integerField(1, uint8)))];
   const added = [...bytesField(1, argmax), ...bytesField(1, cast), ...bytesField(12, value)];
 

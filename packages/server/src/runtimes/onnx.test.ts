@@ -446,7 +446,7 @@ describe('real networks', () => {
   ];
   it.skipIf(!models).each(networks)('%s is loaded as it is', async (file, inputDims, labels) => {
     const warmUpDims = inputDims[2] === null ? [1, 1, 16, 16, 16] : undefined;
-    await using session = await open(join(models!, file), { labels: true, warmUpDims });
+    await using session = await open(join(models!, file), { labels: true, warmUpDims, rewrite: false });
     expect(session.inputDims).toEqual(inputDims);
     expect(session.runLabels !== undefined).toBe(labels);
   });

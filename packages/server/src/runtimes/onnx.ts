@@ -12,6 +12,7 @@ import {
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
+import { canaryDims, type GraphChoice, openFaster } from './canary.ts';
 import { chooseInput, chooseOutput, convertOutput, toHalf, type Value } from './network-values.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import type { Runtime } from './runtime.ts';
@@ -31,12 +32,20 @@ export interface OnnxOptions {
   slices?: boolean;
   /** Dimensions of a first run before the session is ready; see `warmUp`. */
   warmUpDims?: readonly number[];
+  /** Whether the graph may be rewritten into a faster one with the same results (rewrite-graph.ts); true if missing. */
+  rewrite?: boolean;
+  /** Components of the input, where the network does not say; 1 if missing. */
+  components?: number;
+  /** Voxels of a window along x, y and z (x and y for slices), if the network gets windows. */
+  roiSize?: readonly number[];
   /** The engine's memory planning: faster only for many runs of one size, and about 40 % more memory at peak. */
   memPattern?: boolean;
 }
 
 export interface OnnxSession extends NetworkSession {
   readonly inputDims: readonly (number | null)[];
+  /** What was done with its graph. */
+  readonly graph: GraphChoice;
   /**
    * Runs the network once on zeros of these dimensions: the first run is up to 30 % slower than the others, and it shows
    * whether the graph works at all. Throws BAD_MANIFEST if it does not.
@@ -44,6 +53,8 @@ export interface OnnxSession extends NetworkSession {
   warmUp(dims: readonly number[]): Promise<void>;
   close(): Promise<void>;
 }
+
+type OpenedSession = Omit<OnnxSession, 'graph'>;
 
 /** The `onnx` runtime of an app's manifest. */
 export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
@@ -57,18 +68,10 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
       outputName: spec.output,
       labels: inferer.type === 'simple',
       slices: inferer.type === 'slice',
+      rewrite: spec.rewrite,
+      components: channelCount(spec),
+      roiSize: inferer.type === 'simple' ? undefined : inferer.roiSize,
     });
-    const roiSize = inferer.type === 'simple' ? undefined : inferer.roiSize;
-    if (roiSize && session.inputDims.slice(1).includes(null)) {
-      const hasBatch = session.inputDims.length > roiSize.length + 1;
-      const components = session.inputDims[hasBatch ? 1 : 0] ?? channelCount(spec);
-      try {
-        await session.warmUp([...(hasBatch ? [1] : []), components, ...[...roiSize].reverse()]);
-      } catch (error) {
-        await session.close();
-        throw error;
-      }
-    }
     return { kind: 'network', session };
   },
 };
@@ -95,34 +98,63 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
       : ort.InferenceSession.create(model, settings);
   };
 
-  let session = await create(modelFile).catch((cause) => {
-    throw loadError(cause, name);
-  });
+  const load = (model: string | Uint8Array) =>
+    create(model).catch((cause) => {
+      throw loadError(cause, name);
+    });
+
+  const session = await load(modelFile);
+  let opened: OpenedSession | undefined;
   try {
     const input = chooseInput(valuesOf(session.inputMetadata), name, options.inputName, options.slices);
     const output = chooseOutput(valuesOf(session.outputMetadata), name, options.outputName);
-    let withLabels = false;
-    if (options.labels && facts && canLabel(output, facts)) {
-      // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. If
-      // the engine rejects the added nodes, the network is still usable without them.
-      const labelling = await create(withLabelOutput(bytes, output.name)).catch(() => undefined);
-      if (labelling) {
-        await session.release();
-        session = labelling;
-        withLabels = true;
-      }
+    // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. If
+    // the engine rejects the added nodes, the network is still usable without them.
+    const givesLabels = options.labels && facts && canLabel(output, facts);
+    const wrap = (loaded: InferenceSession, withLabels: boolean) =>
+      wrapSession(loaded, ort.Tensor, name, input, output.name, withLabels, options.slices);
+    const open = async (model?: Uint8Array) => {
+      const labelling =
+        givesLabels && (await create(withLabelOutput(model ?? bytes, output.name)).catch(() => undefined));
+      return labelling ? wrap(labelling, true) : wrap(await load(model ?? modelFile), false);
+    };
+    const original = wrap(session, false);
+    opened = original;
+    const { inputDims } = original;
+    const window = windowDims(inputDims, options);
+    let choice: GraphChoice = {
+      applied: {},
+      left: facts ? 'the app wants it as it is' : 'it has another format',
+    };
+    let warmDims: readonly number[] | undefined;
+    if (facts && options.rewrite !== false) {
+      const tries = canaryDims(inputDims, window, options.components ?? 1);
+      ({ session: opened, choice, warmDims } = await openFaster(bytes, original, tries, open));
     }
-    const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels, options.slices);
-    const { inputDims } = opened;
+    if (givesLabels && opened === original) {
+      await original.close();
+      opened = await open();
+    }
     const fixed = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
     const known = fixed.every((d) => d !== null) && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
-    const dims = options.warmUpDims ?? (known ? fixed : undefined);
-    if (dims) await opened.warmUp(dims);
-    return opened;
+    const dims = options.warmUpDims ?? window ?? (known ? fixed : undefined);
+    if (dims && dims.join() !== warmDims?.join()) await opened.warmUp(dims);
+    const rewrites = Object.keys(choice.applied);
+    return { ...opened, graph: choice, ...(rewrites.length > 0 && { rewrites }) };
   } catch (error) {
-    await session.release();
+    await (opened ? opened.close() : session.release());
     throw error;
   }
+}
+
+/** Dimensions of a window of a network that takes windows of any size; undefined for others. */
+function windowDims(
+  inputDims: readonly (number | null)[],
+  { roiSize, components = 1 }: OnnxOptions,
+): readonly number[] | undefined {
+  if (!roiSize || !inputDims.slice(1).includes(null)) return undefined;
+  const hasBatch = inputDims.length > roiSize.length + 1;
+  return [...(hasBatch ? [1] : []), inputDims[hasBatch ? 1 : 0] ?? components, ...[...roiSize].reverse()];
 }
 
 /** The engine's options: fixed threads that do not spin, and the least memory. */
@@ -248,7 +280,7 @@ function wrapSession(
   outputName: string,
   withLabels: boolean,
   slices = false,
-): OnnxSession {
+): OpenedSession {
   const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
   let closed = false;
 

@@ -104,6 +104,8 @@ export interface SettledJob {
   expiresMs: number;
   inputs: readonly InputFile[];
   outputs: readonly OutputFile[];
+  /** Names of the faster forms in which operators of its networks were computed. */
+  rewrites: readonly string[];
 }
 
 /** Receives committed changes of jobs, and writes their receipts. */

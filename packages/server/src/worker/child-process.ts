@@ -30,6 +30,8 @@ export interface ChildResult {
   seconds: number;
   /** Milliseconds of each stage. */
   times: StageTimes;
+  /** Names of the faster forms in which operators of networks were computed. */
+  rewrites: string[];
 }
 
 export interface PredictHandlers {
@@ -183,9 +185,16 @@ export async function startChild(
             const revive = reply.bySignal ? EndedBySignal : TomaatError;
             finish(() => reject(revive.from(reply.error as ErrorData)));
           } else if (reply.type === 'done') {
-            const { outputs, traces, times, empty } = reply;
+            const { outputs, traces, times, rewrites, empty } = reply;
             finish(() =>
-              resolve({ outputs, traces, times, empty, seconds: (performance.now() - startedMs) / 1000 }),
+              resolve({
+                outputs,
+                traces,
+                times,
+                rewrites,
+                empty,
+                seconds: (performance.now() - startedMs) / 1000,
+              }),
             );
           }
         };

@@ -233,6 +233,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     });
   }
   const outputs: WrittenOutput[] = [];
+  const rewrites = new Set<string>();
   const traces: WrittenTrace[] = [];
   const progress = progressTo(message.job);
   try {
@@ -251,7 +252,11 @@ async function run(app: App, message: PredictMessage): Promise<void> {
       platform: nodePlatform,
       limits: { maxVoxels: message.maxVoxels },
       signal,
-      load: (spec) => load(app, spec),
+      load: async (spec) => {
+        const loaded = await load(app, spec);
+        if (loaded.kind === 'network') for (const name of loaded.session.rewrites ?? []) rewrites.add(name);
+        return loaded;
+      },
       onProgress: progress.report,
       log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
       trace: {
@@ -268,7 +273,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     };
     const times = await predict(app.manifest, request, context);
     const empty = isWatched && isEmpty ? await explain(app.manifest, request, context) : undefined;
-    send({ type: 'done', job: message.job, outputs, traces, times, empty });
+    send({ type: 'done', job: message.job, outputs, traces, times, rewrites: [...rewrites], empty });
   } catch (error) {
     const bySignal = error instanceof EndedBySignal;
     send({ type: 'failed', job: message.job, error: toData(error), bySignal });

@@ -14,8 +14,13 @@ export interface JobSource {
   /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
   isRunning(job: ClaimedJob): boolean;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
-  /** Takes the outputs over and settles the job; false if the job no longer runs this attempt. */
-  complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
+  /** Takes the outputs over, with the names of the rewrites that were used, and settles the job; false if the job no longer runs this attempt. */
+  complete(
+    job: ClaimedJob,
+    outputs: readonly WrittenOutput[],
+    seconds: number,
+    rewrites: readonly string[],
+  ): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
   /** Returns an unfinished job, for others to compute. */
   handBack(job: ClaimedJob): Promise<void>;

@@ -70,6 +70,8 @@ export type FromChild =
       outputs: WrittenOutput[];
       traces: WrittenTrace[];
       times: StageTimes;
+      /** Names of the faster forms in which operators of networks were computed. */
+      rewrites: string[];
       empty?: string[];
     }
   /** `bySignal`: its program was stopped by a signal that is not ours. */

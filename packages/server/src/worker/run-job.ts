@@ -59,12 +59,19 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     try {
       const app = apps.get(job.service);
       if (!app) throw new TomaatError('NOT_FOUND', `The service ${job.service} is no longer offered here.`);
-      const { outputs, seconds, times } = await compute(job, app, folder, abort);
+      const { outputs, seconds, times, rewrites } = await compute(job, app, folder, abort);
       computed();
-      const accepted = await source.complete(job, outputs, seconds);
+      const accepted = await source.complete(job, outputs, seconds, rewrites);
       const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
       logger.info(
-        { job: job.id, service: job.service, seconds: Math.round(seconds * 1000) / 1000, stages, accepted },
+        {
+          job: job.id,
+          service: job.service,
+          seconds: Math.round(seconds * 1000) / 1000,
+          stages,
+          rewrites,
+          accepted,
+        },
         'prediction done',
       );
     } catch (error) {

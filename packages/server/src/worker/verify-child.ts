@@ -36,7 +36,15 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
       away = message;
     });
     const report = await verifyNetwork(app.manifest, spec, watched);
-    return { name, ...report, faults: report.faults.filter((fault) => fault !== away), away };
+    const { rewrites = [] } = model.session;
+    const faster = rewrites.length > 0 ? [`computed in faster forms: ${rewrites.join(', ')}`] : [];
+    return {
+      name,
+      ...report,
+      summary: [report.summary, ...faster].join('; '),
+      faults: report.faults.filter((fault) => fault !== away),
+      away,
+    };
   } catch (error) {
     if (isAbsence(error)) return { name, faults: [], summary: '', away: error.message };
     const message = isOutOfMemory(error)

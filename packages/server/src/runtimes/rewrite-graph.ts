@@ -1,0 +1,218 @@
+import {
+  encodeNode,
+  encodeTensor,
+  type FloatTensor,
+  type GraphNode,
+  readFloats,
+  readNode,
+  tensorName,
+  valueName,
+} from './graph-messages.ts';
+import { bytesField, joinParts, type Parts, readFields } from './protobuf.ts';
+import type { GraphContext, Rewrite } from './rewrites/rewrite.ts';
+import { rewrites as table } from './rewrites/table.ts';
+
+/*
+ * A network's graph, rewritten into a faster one with the same results but for rounding. It is done with the bytes of the file: an operator
+ * that a rewrite knows is replaced in its place by others with the same inputs and outputs, and everything else stays as it is, byte
+ * for byte, fields that are unknown here included.
+ */
+
+export interface RewriteLimits {
+  /** Operators of a graph; a larger one is left alone. */
+  readonly maxNodes: number;
+  /** Bytes of the constants that are added; beyond that no more operators are rewritten. */
+  readonly maxAddedBytes: number;
+}
+
+/** The largest networks of the field have some thousand operators; weights of upsamplings are at most a few ten MB. */
+const defaultLimits: RewriteLimits = { maxNodes: 20_000, maxAddedBytes: 256e6 };
+
+/** Versions of the standard operators in which those used by the rewrites mean the same. */
+const opsets = { least: 10, greatest: 23 };
+
+export type RewrittenGraph =
+  /** How often each rewrite was applied, by its name. */
+  | { readonly bytes: Uint8Array; readonly applied: Readonly<Record<string, number>> }
+  /** Why the graph is left as it is. */
+  | { readonly left: string };
+
+/** Names of added values begin with it. */
+const prefix = 'tomaat:rewrite:';
+
+/**
+ * Rewrites a model (ModelProto). Leaves a graph alone that it does not know as a whole: with graphs inside it, functions, operators or
+ * versions that are not standard, weights in other files, quantization notes, or a value that is defined twice. Time and memory are linear in
+ * the size of the file.
+ * @throws {RangeError} if the bytes are not a protocol buffer
+ */
+export function rewriteGraph(
+  model: Uint8Array,
+  rewrites: readonly Rewrite[] = table,
+  limits: RewriteLimits = defaultLimits,
+): RewrittenGraph {
+  const parts = partsOf(model);
+  if ('left' in parts) return parts;
+  const { graph, before, after } = parts;
+  const found = readGraph(graph, limits);
+  if ('left' in found) return found;
+
+  const added = createAdditions(found.constants);
+  const applied: Record<string, number> = {};
+  const replaced = new Map<number, Parts>();
+  for (const [index, node] of found.nodes) {
+    const rewrite = rewrites.find(({ operator }) => operator === node.operator);
+    if (!rewrite || added.sizeBytes() > limits.maxAddedBytes) continue;
+    const nodes = rewrite.apply(node, added.contextOf(replaced.size));
+    if (!nodes) continue;
+    replaced.set(
+      index,
+      nodes.flatMap((written) => bytesField(1, encodeNode(written))),
+    );
+    for (const name of node.inputs) found.uses.set(name, (found.uses.get(name) ?? 0) - 1);
+    for (const name of nodes.flatMap(({ inputs }) => inputs))
+      found.uses.set(name, (found.uses.get(name) ?? 0) + 1);
+    applied[rewrite.name] = (applied[rewrite.name] ?? 0) + 1;
+  }
+  if (replaced.size === 0) return { left: 'no operator has a faster form that is known' };
+
+  const pieces: Uint8Array[] = [];
+  let index = 0;
+  for (const field of readFields(graph)) {
+    const whole = graph.subarray(field.start, field.end);
+    const isBytes = field.kind === 'bytes';
+    if (field.number === 1 && isBytes) pieces.push(...(replaced.get(index++) ?? [whole]));
+    // Weights that nothing uses any more would be kept in memory.
+    else if (field.number === 5 && isBytes && found.uses.get(tensorName(field.value)) === 0) continue;
+    else pieces.push(whole);
+  }
+  for (const tensor of added.tensors) pieces.push(...bytesField(5, tensor));
+  return { bytes: joinParts([...before, ...bytesField(7, pieces), ...after]), applied };
+}
+
+/** The graph of a model, and what is around it. */
+function partsOf(
+  model: Uint8Array,
+): { graph: Uint8Array; before: Uint8Array[]; after: Uint8Array[] } | { left: string } {
+  let graph: Uint8Array | undefined;
+  const before: Uint8Array[] = [];
+  const after: Uint8Array[] = [];
+  let opset = 0;
+  for (const field of readFields(model)) {
+    if (field.number === 7 && field.kind === 'bytes') {
+      if (graph) return { left: 'the file has several graphs' };
+      graph = field.value;
+      continue;
+    }
+    if (field.number === 20 || field.number === 25) return { left: 'it has functions of its own' };
+    if (field.number === 8 && field.kind === 'bytes') opset = standardVersion(field.value) ?? opset;
+    (graph ? after : before).push(model.subarray(field.start, field.end));
+  }
+  if (!graph) return { left: 'the file has no graph' };
+  if (opset < opsets.least || opset > opsets.greatest)
+    return { left: `its operators are of version ${opset}, not of ${opsets.least} to ${opsets.greatest}` };
+  return { graph, before, after };
+}
+
+/** The version of the standard operators, if an entry of `opset_import` states it. */
+function standardVersion(entry: Uint8Array): number | undefined {
+  let domain = '';
+  let version = 0;
+  for (const field of readFields(entry)) {
+    if (field.number === 1 && field.kind === 'bytes') domain = new TextDecoder().decode(field.value);
+    if (field.number === 2 && field.kind === 'varint') version = Number(field.value);
+  }
+  return domain === '' || domain === 'ai.onnx' ? version : undefined;
+}
+
+interface ReadGraph {
+  /** With their number among all. */
+  readonly nodes: readonly (readonly [index: number, node: GraphNode])[];
+  /** Weights by name. */
+  readonly constants: ReadonlyMap<string, Uint8Array>;
+  /** How often a value is used, by operators or as an output of the graph. */
+  readonly uses: Map<string, number>;
+}
+
+function readGraph(graph: Uint8Array, { maxNodes }: RewriteLimits): ReadGraph | { left: string } {
+  const nodes: [number, GraphNode][] = [];
+  const constants = new Map<string, Uint8Array>();
+  const uses = new Map<string, number>();
+  const defined = new Set<string>();
+  const use = (name: string) => uses.set(name, (uses.get(name) ?? 0) + 1);
+  let twice = false;
+  const define = (name: string) => {
+    if (name === '') return;
+    twice ||= defined.has(name);
+    defined.add(name);
+  };
+  const inputs: string[] = [];
+  for (const field of readFields(graph)) {
+    const { number } = field;
+    if (field.kind !== 'bytes') continue;
+    if (number === 14 || number === 15) return { left: 'it has sparse or quantized weights' };
+    if (number === 1) {
+      if (nodes.length >= maxNodes) return { left: `it has more than ${maxNodes} operators` };
+      const node = readNode(field.value);
+      if (node.domain !== '') return { left: 'it has operators that are not standard' };
+      for (const { kind } of node.attributes.values())
+        if (kind === 'graph') return { left: 'it has graphs inside the graph' };
+      node.inputs.forEach(use);
+      node.outputs.forEach(define);
+      nodes.push([nodes.length, node]);
+    } else if (number === 5) {
+      const name = tensorName(field.value);
+      define(name);
+      constants.set(name, field.value);
+      if (isElsewhere(field.value)) return { left: 'it has weights in other files' };
+    } else if (number === 11) inputs.push(valueName(field.value));
+    else if (number === 12) use(valueName(field.value));
+  }
+  // Old files list weights among the inputs, too.
+  for (const name of inputs) if (!constants.has(name)) define(name);
+  if (twice) return { left: 'it defines a value twice' };
+  for (const name of defined) if (name.startsWith(prefix)) return { left: 'it was rewritten before' };
+  // A Constant is an operator without inputs; exporters let an Identity name the same weights again.
+  for (const [, { operator, inputs, outputs, attributes }] of nodes) {
+    const value = attributes.get('value');
+    const same = constants.get(inputs[0] ?? '');
+    if (operator === 'Constant' && value?.kind === 'tensor') constants.set(outputs[0], value.value);
+    else if (operator === 'Identity' && same) constants.set(outputs[0], same);
+  }
+  return { nodes, constants, uses };
+}
+
+/** Whether the numbers of a tensor lie in another file. */
+function isElsewhere(tensor: Uint8Array): boolean {
+  for (const field of readFields(tensor))
+    if (field.number === 13 || (field.number === 14 && field.kind === 'varint' && field.value !== 0n))
+      return true;
+  return false;
+}
+
+/** What rewrites add to a graph. */
+function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
+  const tensors: Parts[] = [];
+  let sizeBytes = 0;
+  return {
+    tensors,
+    sizeBytes: () => sizeBytes,
+    /** For the operator that is replaced as number `index`. */
+    contextOf(index: number): GraphContext {
+      const newName = (of: string) => `${prefix}${index}:${of}`;
+      return {
+        floats(name): FloatTensor | undefined {
+          const tensor = constants.get(name);
+          return tensor && readFloats(tensor);
+        },
+        newName,
+        addConstant(of, dims, data) {
+          const name = newName(of);
+          tensors.push(encodeTensor(name, dims, data));
+          sizeBytes += data.byteLength;
+          return name;
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,6 @@
+import { oneSlope } from './one-slope.ts';
+import type { Rewrite } from './rewrite.ts';
+import { subPixel } from './sub-pixel.ts';
+
+/** The rewrites, at most one for an operator. */
+export const rewrites: readonly Rewrite[] = [subPixel, oneSlope];
