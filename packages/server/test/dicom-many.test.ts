@@ -79,14 +79,15 @@ const ask = (body: BodyInit, headers: Record<string, string> = {}) =>
 const zipped = () => Uint8Array.from(zipOf(files));
 const asZip = { 'content-type': 'application/zip' };
 
-async function expectResult(job: Job): Promise<void> {
+/** Of a series of the first slices in the stack. */
+async function expectResult(job: Job, slices = count): Promise<void> {
   expect(job).toMatchObject({ state: 'succeeded' });
   const response = await fetch(`${url}/api/jobs/${job.id}/outputs/segmentation`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   const { volume } = await readVolume([sourceFromBytes('a', bytes)], nodePlatform);
-  expect(volume.size).toEqual([columns, rows, count]);
+  expect(volume.size).toEqual([columns, rows, slices]);
   let wrong = 0;
-  for (let z = 0, at = 0; z < count; z++)
+  for (let z = 0, at = 0; z < slices; z++)
     for (let y = 0; y < rows; y++)
       for (let x = 0; x < columns; x++) if (volume.voxels[at++] !== (valueAt(x, y, z) > 100 ? 1 : 0)) wrong++;
   expect(wrong).toBe(0);
@@ -117,15 +118,16 @@ describe('a series of 2,000 files', () => {
   });
 
   it('survives kill -9: the job is computed after the next start', async () => {
-    const response = await ask(formOf(files));
+    const some = files.slice(-400);
+    const response = await ask(formOf(some));
     expect(response.status).toBe(202);
     const { id } = (await response.json()) as Job;
     await end('SIGKILL');
-    expect(blobs()).toHaveLength(count);
+    expect(blobs()).toHaveLength(some.length);
     await start();
     const show = async () => (await (await fetch(`${url}/api/jobs/${id}`)).json()) as Job;
     await expect.poll(async () => (await show()).state, { timeout: 60_000 }).toBe('succeeded');
-    await expectResult(await show());
+    await expectResult(await show(), some.length);
     await expect.poll(() => blobs()).toEqual([]);
   });
 

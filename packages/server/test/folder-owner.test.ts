@@ -1,5 +1,14 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -38,13 +47,22 @@ function ownFolder(name: string): string {
   return path;
 }
 
+/** A folder for the compiled code of a user, who may not write to that of the run. */
+function codeCacheOf({ uid, gid }: { uid: number; gid: number }): string {
+  const path = join(folder, `code-${uid}`);
+  if (existsSync(path)) return path;
+  mkdirSync(path, { mode: 0o700 });
+  chownSync(path, uid, gid);
+  return path;
+}
+
 /** Runs a command as another user. */
 function tomaatAs(user: { uid: number; gid: number }, args: readonly string[]): Promise<CliResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [bin, ...args], {
       ...user,
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { PATH: process.env.PATH, HOME: folder, NODE_COMPILE_CACHE: '' },
+      env: { PATH: process.env.PATH, HOME: folder, NODE_COMPILE_CACHE: codeCacheOf(user) },
     });
     const result: CliResult = { code: null, signal: null, stdout: '', stderr: '' };
     child.stdout.on('data', (text) => {

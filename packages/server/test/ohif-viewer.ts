@@ -52,11 +52,13 @@ export async function servePages(folder: string | undefined, archive: () => stri
   };
 }
 
-/** A browser that draws without a graphics card. */
+/** A browser that draws without a graphics card: WebGL in software, all else without it. */
 export async function launchViewer(executablePath: string): Promise<Browser> {
   const { chromium } = await import('playwright-core');
-  const args = ['--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
-  return chromium.launch({ executablePath, args: ['--no-sandbox', '--ignore-gpu-blocklist', ...args] });
+  const webgl = ['--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
+  const rest = ['--disable-gpu-rasterization', '--disable-gpu-compositing'];
+  const args = ['--no-sandbox', '--ignore-gpu-blocklist', ...webgl, ...rest];
+  return chromium.launch({ executablePath, args });
 }
 
 /** What OHIF holds: the labels by their numbers, and for each slice its voxels and the place of its image (LPS, mm). */
