@@ -7,9 +7,10 @@ import type { LabelStyle } from '../viewer/labels.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { ChoiceField } from './choice-field.tsx';
 import { ComparisonTable } from './comparison-table.tsx';
+import { namedAs } from './label-names.ts';
 import type { Compared } from './messages.ts';
 import { useComparison } from './use-comparison.ts';
-import { type Choice, namedAs, type Side, useSide } from './use-side.ts';
+import { type Choice, type Side, useSide } from './use-side.ts';
 
 /** Two label maps of one scan side by side: results, or a result and the user's own reference. Nothing is sent. */
 export default function ComparePage() {

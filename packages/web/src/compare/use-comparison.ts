@@ -1,5 +1,6 @@
 import { useQuery } from '@tanstack/react-query';
 import { TomaatError } from '@tomaat/core';
+import { namesOf } from './label-names.ts';
 import type { Compared, Reply, Request } from './messages.ts';
 import type { Side } from './use-side.ts';
 
@@ -23,16 +24,6 @@ export function useComparison(found: Side | undefined, expected: Side | undefine
         signal,
       ),
   });
-}
-
-/** Names of the labels: those of a service before those of a file, which are numbers. */
-function namesOf(found: Side, expected: Side) {
-  const labels = [...found.labels, ...expected.labels];
-  const inOrder = [...labels.filter(({ isNamed }) => !isNamed), ...labels.filter(({ isNamed }) => isNamed)];
-  return [...new Map(inOrder.map(({ value, name }) => [value, name]))].map(([value, name]) => ({
-    value,
-    name,
-  }));
 }
 
 function compareInThread(request: Request, signal: AbortSignal): Promise<Compared> {

@@ -5,17 +5,13 @@ import { sourceOf } from '../blob-source.ts';
 import { formatTime, stemOf } from '../format.ts';
 import { client } from '../site.ts';
 import { entryOf, findSubmission, type Submission } from '../store.ts';
-import { type LabelStyle, labelStyles, labelsIn } from '../viewer/labels.ts';
+import { labelStyles, labelsIn } from '../viewer/labels.ts';
+import type { NamedStyle } from './label-names.ts';
 
 /** What the user wants to compare: a result of the server, or a label map in files of this computer. */
 export type Choice =
   | { readonly kind: 'job'; readonly id: string }
   | { readonly kind: 'files'; readonly files: readonly File[]; readonly number: number };
-
-export interface NamedStyle extends LabelStyle {
-  /** Whether the name comes from a service; a file has numbers alone. */
-  readonly isNamed: boolean;
-}
 
 export interface Side {
   readonly key: string;
@@ -29,13 +25,6 @@ export interface Side {
   /** The scan that was sent, if this browser has it. */
   readonly submission?: Submission;
 }
-
-/** Labels that only have numbers, named and coloured as among the others: the same value looks the same on both sides. */
-export const namedAs = (
-  labels: readonly NamedStyle[],
-  others: readonly NamedStyle[],
-): readonly NamedStyle[] =>
-  labels.map((own) => (own.isNamed ? own : (others.find(({ value }) => value === own.value) ?? own)));
 
 const keyOf = (choice: Choice | undefined): string | undefined =>
   choice && (choice.kind === 'job' ? `job ${choice.id}` : `files ${choice.number}`);

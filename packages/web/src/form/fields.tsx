@@ -103,10 +103,10 @@ export function PointsField({
   };
   return (
     <section className="field" aria-labelledby={id}>
-      <h3 id={id}>
+      <h2 id={id}>
         {label}
         {input.optional && <span className="fine"> optional</span>}
-      </h3>
+      </h2>
       {input.description && <p className="fine">{input.description}</p>}
       <p className="fine">
         {input.minimumPoints === input.maximumPoints

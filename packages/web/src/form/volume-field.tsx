@@ -48,11 +48,11 @@ export function VolumeField({
   const id = `volume-${input.name}`;
   return (
     <section className="field volume-field" aria-labelledby={id}>
-      <h3 id={id}>
+      <h2 id={id}>
         {title}
         {input.optional && <span className="fine"> optional</span>}
         {input.modality && <span className="fine"> {input.modality}</span>}
-      </h3>
+      </h2>
       {input.description && <p className="fine">{input.description}</p>}
       <DropArea title={title} scan={scan} choice={choice} />
       {busy && <BusyView busy={busy} onCancel={choice.cancel} />}
