@@ -9,6 +9,7 @@ import { deidentificationTargets } from './targets/deidentification.ts';
 import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gatewayTargets } from './targets/gateway.ts';
+import { graphTargets } from './targets/graphs.ts';
 import { gzipTargets } from './targets/gzip.ts';
 import { platformFor } from './targets/inputs.ts';
 import { requestTargets } from './targets/requests.ts';
@@ -33,5 +34,6 @@ export const targets: Readonly<Record<string, Target>> = {
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,
+  ...graphTargets,
   ...gatewayTargets,
 };

@@ -246,6 +246,21 @@ describe('rewriteGraph()', () => {
     expect(rewriteGraph(many)).toEqual({ left: 'it has more than 20000 operators' });
   });
 
+  it('reads a tensor once, however many operators share it', () => {
+    const shared = { name: 'w', dims: [200, 100, 3, 3, 3], data: new Float32Array(540_000) };
+    const nodes = Array.from({ length: 19_000 }, (_, i) => ({
+      op: 'ConvTranspose',
+      inputs: ['image', 'w'],
+      outputs: [`s${i}`],
+      attributes: { strides: [3, 3, 3] },
+    }));
+    const model = encodeModel({ nodes, initializers: [shared], inputs: [image], outputs: [scores] });
+    const before = process.cpuUsage();
+    expect(rewriteGraph(model)).toEqual({ left: noForm });
+    // Reading it each time would copy 41 GB.
+    expect(process.cpuUsage(before).user / 1e6).toBeLessThan(5);
+  });
+
   it('adds no more constants than it may', () => {
     const model = unetNetwork({ classes: 2, channels: [4, 4, 4, 4], upKernel: 3 });
     const found = rewriteGraph(model, undefined, { maxNodes: 1000, maxAddedBytes: 1 });

@@ -19,7 +19,7 @@ import { rewrites as table } from './rewrites/table.ts';
  */
 
 export interface RewriteLimits {
-  /** Operators of a graph; a larger one is left alone. */
+  /** Operators of a graph, and constants; a larger one is left alone. */
   readonly maxNodes: number;
   /** Bytes of the constants that are added; beyond that no more operators are rewritten. */
   readonly maxAddedBytes: number;
@@ -161,6 +161,7 @@ function readGraph(graph: Uint8Array, { maxNodes }: RewriteLimits): ReadGraph | 
       node.outputs.forEach(define);
       nodes.push([nodes.length, node]);
     } else if (number === 5) {
+      if (constants.size >= maxNodes) return { left: `it has more than ${maxNodes} constants` };
       const name = tensorName(field.value);
       define(name);
       constants.set(name, field.value);
@@ -194,6 +195,8 @@ function isElsewhere(tensor: Uint8Array): boolean {
 function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
   const tensors: Parts[] = [];
   let sizeBytes = 0;
+  /** Many operators may use one tensor. */
+  const read = new Map<Uint8Array, FloatTensor | undefined>();
   return {
     tensors,
     sizeBytes: () => sizeBytes,
@@ -203,7 +206,8 @@ function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
       return {
         floats(name): FloatTensor | undefined {
           const tensor = constants.get(name);
-          return tensor && readFloats(tensor);
+          if (tensor && !read.has(tensor)) read.set(tensor, readFloats(tensor));
+          return tensor && read.get(tensor);
         },
         newName,
         addConstant(of, dims, data) {

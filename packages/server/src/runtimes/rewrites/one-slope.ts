@@ -1,5 +1,8 @@
 import type { Rewrite } from './rewrite.ts';
 
+/** One for each channel, at most. */
+const maxSlopes = 10_000;
+
 /**
  * PRelu whose slopes are all one number a → LeakyRelu.
  *
@@ -16,6 +19,7 @@ export const oneSlope: Rewrite = {
   apply({ inputs, outputs, attributes }, graph) {
     const slopes = graph.floats(inputs[1] ?? '');
     if (inputs.length !== 2 || outputs.length !== 1 || attributes.size > 0 || !slopes) return undefined;
+    if (slopes.data.length > maxSlopes) return undefined;
     const [alpha] = slopes.data;
     if (!Number.isFinite(alpha) || slopes.data.some((slope) => !Object.is(slope, alpha))) return undefined;
     return [{ operator: 'LeakyRelu', inputs: [inputs[0]], outputs, attributes: { alpha: { float: alpha } } }];
