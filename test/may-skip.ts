@@ -88,6 +88,11 @@ export const maySkip: readonly MaySkip[] = [
     holds: !process.env.TOMAAT_TRITON_PYTHON || noModels,
   },
   {
+    file: 'test/image.test.ts',
+    reason: 'it needs an image: .ci/extra image makes it',
+    holds: !process.env.TOMAAT_TEST_IMAGE,
+  },
+  {
     file: 'test/slurm.test.ts',
     reason: 'it starts the daemons of Slurm: .ci/extra slurm installs them',
     holds: !process.env.TOMAAT_TEST_SLURM,
