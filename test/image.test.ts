@@ -28,9 +28,11 @@ function must(...args: string[]): string {
   return stdout;
 }
 const confined = [
-  ...['--network', 'host', '--read-only', '--tmpfs', '/tmp', '--cap-drop', 'all'],
+  ...['--read-only', '--tmpfs', '/tmp', '--cap-drop', 'all'],
   ...['--security-opt', 'no-new-privileges', '--ulimit', 'nofile=4096:4096', '--ulimit', 'nproc=4096:4096'],
 ];
+
+const onHost = ['--network', 'host', ...confined];
 
 describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, () => {
   const names: string[] = [];
@@ -40,7 +42,7 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
   function serve(name: string, port: number, ...args: string[]): string {
     names.push(name);
     must(
-      ...['run', '--detach', '--name', name, ...confined, '--env', `TOMAAT_PORT=${port}`, image!],
+      ...['run', '--detach', '--name', name, ...onHost, '--env', `TOMAAT_PORT=${port}`, image!],
       ...['serve', app, ...args],
     );
     return name;
@@ -68,7 +70,7 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
       ...[
         'run',
         '--rm',
-        ...confined,
+        ...onHost,
         '--entrypoint',
         'sh',
         image!,
@@ -77,6 +79,13 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
       ],
     );
     expect(engines.split('\n')).toHaveLength(1);
+  });
+
+  it('computes without any network', () => {
+    const args = ['run', app, '--volume', `${app}/sample.nii.gz`, '-o', '/tmp/lungs.nii.gz'];
+    expect(must('run', '--rm', '--network', 'none', ...confined, image!, ...args)).toMatch(
+      /^ {2}lung +\d+\.\d ml$/m,
+    );
   });
 
   it('computes as one process of uid 10001, which can write to nothing but its folders', async () => {
@@ -112,7 +121,7 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
     });
     const { id } = (await sent.json()) as Job;
     const worker = ['worker', at, app, '--idle-exit', '0', '--data', '/tmp/none'];
-    must('run', '--rm', ...confined, '--env', `TOMAAT_WORKER_TOKEN=${key}`, image!, ...worker);
+    must('run', '--rm', ...onHost, '--env', `TOMAAT_WORKER_TOKEN=${key}`, image!, ...worker);
     const job = (await (await fetch(`${at}/api/jobs/${id}`)).json()) as Job;
     expect([job.state, job.attempt]).toEqual(['succeeded', 1]);
   });
