@@ -68,7 +68,7 @@ async function measureStart(folder: string, image: Buffer, rounds: number): Prom
   const http = fastify();
   const app = await openApp(threshold);
   let started = () => {};
-  const local = localSource(jobs, blobs, createServerMetrics(http, jobs));
+  const local = localSource(jobs, blobs, createServerMetrics(http, jobs, [app.manifest.id]));
   const source: JobSource = {
     ...local,
     touch(job, stage, fraction) {

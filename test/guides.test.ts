@@ -28,6 +28,7 @@ const guides = [
   'publish-your-model',
   'app-in-typescript',
   'run-a-server',
+  'scale',
   'operate',
   'use-from-python',
   'use-from-typescript',
@@ -289,16 +290,6 @@ def segment(model, source, target, parameters):
         expect(await scraped.text()).toContain('# TYPE tomaat_jobs gauge');
         expect((await fetch(`${url}/metrics`)).status).toBe(401);
       });
-    });
-
-    it('the unit of systemd signals the server alone, and waits longer than it drains', () => {
-      const unit = blocks.find((block) => block.language === 'ini')!.text;
-      expect(unit).toMatch(/^KillMode=mixed$/m);
-      expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
-      const { config } = loadConfig({ flags: { data: stand.data }, env: {} });
-      expect(Number(/^TimeoutStopSec=(\d+)$/m.exec(unit)![1])).toBeGreaterThan(config.drainSeconds);
-      // npx passes no SIGTERM on.
-      expect(unit).not.toContain('npx');
     });
 
     const lines = linesOf(blocks);

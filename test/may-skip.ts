@@ -94,6 +94,16 @@ export const maySkip: readonly MaySkip[] = [
     holds: !process.env.TOMAAT_TRITON_PYTHON || noModels,
   },
   {
+    file: 'test/image.test.ts',
+    reason: 'it needs an image: .ci/extra image makes it',
+    holds: !process.env.TOMAAT_TEST_IMAGE,
+  },
+  {
+    file: 'test/slurm.test.ts',
+    reason: 'it starts the daemons of Slurm: .ci/extra slurm installs them',
+    holds: !process.env.TOMAAT_TEST_SLURM,
+  },
+  {
     file: 'server/test/dicom-large.test.ts',
     reason: 'minutes, and 5 GB of memory and disk: TOMAAT_SLOW=1 runs it',
     holds: !process.env.TOMAAT_SLOW,

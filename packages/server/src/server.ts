@@ -151,7 +151,11 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     storedOwner: pseudonyms.of,
     realm: 'TOMAAT server',
   });
-  const metrics = createServerMetrics(app, jobs);
+  const metrics = createServerMetrics(
+    app,
+    jobs,
+    apps.map(({ manifest }) => manifest.id),
+  );
   addCertificateExpiry(metrics.registry, certificates);
   const supervisor = opened.use(
     await startSupervisor({

@@ -16,7 +16,7 @@ import { nodePlatform } from '../src/node-platform.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { openServerDatabase } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
-import { bin, endsWithTest, tomaat } from './cli-fixture.ts';
+import { bin, deadAddress, endsWithTest, tomaat } from './cli-fixture.ts';
 import { niftiFiles, niftiPlace } from './placed-files.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
 import { temporaryFolder } from './test-server.ts';
@@ -62,8 +62,12 @@ interface Worker {
 }
 
 /** The real program; resolves when it works. */
-async function startWorker(url = server.url, env: NodeJS.ProcessEnv = {}): Promise<Worker> {
-  const args = [...ownNodeOptions, ...endsWithTest, bin, 'worker', url, ...apps, '--json'];
+async function startWorker(
+  url = server.url,
+  env: NodeJS.ProcessEnv = {},
+  flags: readonly string[] = [],
+): Promise<Worker> {
+  const args = [...ownNodeOptions, ...endsWithTest, bin, 'worker', url, ...apps, '--json', ...flags];
   const none = join(tmpdir(), 'tomaat-none');
   const child = spawn(process.execPath, args, {
     env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: none, ...env },
@@ -93,6 +97,13 @@ async function submit(service: string): Promise<Job> {
   return (await response.json()) as Job;
 }
 const look = async (id: string) => (await (await fetch(`${server.url}/api/jobs/${id}`)).json()) as Job;
+/** Of /metrics, by which workers are started: service, state, number. */
+const unsettled = async () =>
+  [
+    ...(await (await fetch(`${server.url}/metrics`)).text()).matchAll(
+      /^tomaat_service_jobs\{service="(\w+)",state="(\w+)"\} (\d+)$/gm,
+    ),
+  ].map((found) => found.slice(1).join(' '));
 const reaches = (id: string, state: string, timeout = 15_000) =>
   expect.poll(async () => (await look(id)).state, { timeout, interval: 50 }).toBe(state);
 
@@ -305,6 +316,33 @@ describe('tomaat worker', () => {
     // It was given the time to end.
     expect((await look(job.id)).state).toBe('succeeded');
     expect(performance.now() - start).toBeLessThan(10_000);
+  });
+
+  it('hands its job back at once when it is stopped without time to drain', async () => {
+    const worker = await startWorker(server.url, {}, ['--drain-seconds', '0']);
+    const job = await submit('slow');
+    await reaches(job.id, 'running');
+    await worker.end('SIGTERM');
+    const after = await look(job.id);
+    expect([after.state, after.attempt, after.error]).toEqual(['queued', 1, undefined]);
+    await fetch(`${server.url}/api/jobs/${job.id}`, { method: 'DELETE' });
+  });
+
+  it('with --idle-exit computes what waits, then ends with 0', async () => {
+    const jobs = [await submit('good'), await submit('good')];
+    expect(await unsettled()).toEqual(['good queued 2', 'good running 0', 'slow queued 0', 'slow running 0']);
+    const args = ['worker', server.url, ...apps, '--token', token, '--idle-exit', '0'];
+    const ended = await tomaat([...args, '--data', join(folder, 'nowhere')]);
+    expect(ended.code, ended.stderr).toBe(0);
+    expect(ended.stderr).toContain('there was nothing to do for 0 s');
+    for (const { id } of jobs) expect((await look(id)).state).toBe('succeeded');
+    expect(await unsettled()).toContain('good queued 0');
+  });
+
+  it('with --idle-exit ends with 1 if the server was never reached', async () => {
+    const args = ['worker', await deadAddress(), ...apps, '--token', token, '--idle-exit', '0'];
+    const ended = await tomaat([...args, '--data', join(folder, 'nowhere')]);
+    expect([ended.code, ended.stderr]).toEqual([1, expect.stringContaining('cannot be reached')]);
   });
 
   it('is refused without a key of the scope or with mismatched apps', async () => {

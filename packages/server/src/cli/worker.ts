@@ -25,14 +25,15 @@ export interface WorkerFlags {
   allowNet?: string[];
   data?: string;
   fingerprint?: string[];
+  /** Seconds. */
+  drainSeconds: number;
+  /** Seconds without a job after which it ends; it waits for jobs forever if missing. */
+  idleExit?: number;
   logLevel: string;
   json?: boolean;
 }
 
-/** How long a stopping worker may continue with its jobs before it hands them back. */
-const drainMs = 20_000;
-
-/** `tomaat worker`: computes predictions for another server, until stopped. */
+/** `tomaat worker`: computes predictions for another server, until stopped, or until there was nothing to do for `--idle-exit`. */
 export async function worker(
   serverUrl: string,
   appFolders: readonly string[],
@@ -46,7 +47,8 @@ export async function worker(
     );
   }
   const url = parseUrl(serverUrl);
-  const { ca, data, fingerprint } = flags;
+  const { ca, data, fingerprint, idleExit } = flags;
+  const idleExitMs = idleExit === undefined ? undefined : idleExit * 1000;
   const logger = openLog(flags.logLevel);
   using hangup = openHangup(logger);
   const trust = { apiKey: token, ca, data, fingerprint };
@@ -71,6 +73,7 @@ export async function worker(
     fetch: (...request) => reached.fetch(...request),
     name: `${host}:${process.pid}:${randomBytes(4).toString('hex')}`,
     versions,
+    patienceMs: idleExitMs,
     logger,
   });
   let maxVoxels: number;
@@ -111,21 +114,24 @@ export async function worker(
     maxIdle: Math.max(2, availableParallelism()),
     workFolder: join(workFolder, 'jobs'),
     maxVoxels,
+    idleExitMs,
     stopSignal: interrupt.signal,
     logger,
   });
   opened.use(supervisor);
-  await new Promise<void>((resolve) => {
-    // A signal listener does not keep a process alive.
-    const alive = setInterval(() => {}, 60_000);
-    const stop = () => {
-      clearInterval(alive);
-      resolve();
-    };
-    if (interrupt.signal.aborted) stop();
-    else interrupt.signal.addEventListener('abort', stop, { once: true });
+  // A signal listener does not keep a process alive.
+  const alive = setInterval(() => {}, 60_000);
+  const stopped = new Promise<boolean>((resolve) => {
+    if (interrupt.signal.aborted) resolve(false);
+    else interrupt.signal.addEventListener('abort', () => resolve(false), { once: true });
   });
-  await supervisor.drain(drainMs);
+  try {
+    const isIdle = await Promise.race([stopped, supervisor.idle.then(() => true)]);
+    if (isIdle) logger.info(`there was nothing to do for ${idleExit} s; the worker ends`);
+    else await supervisor.drain(flags.drainSeconds * 1000);
+  } finally {
+    clearInterval(alive);
+  }
   return 0;
 }
 

@@ -11,7 +11,11 @@ export interface ServerMetrics {
 }
 
 /** The server's metrics. Labels are names from manifests and routes, never anything that a caller sent. */
-export function createServerMetrics(app: FastifyInstance, jobs: Jobs): ServerMetrics {
+export function createServerMetrics(
+  app: FastifyInstance,
+  jobs: Jobs,
+  services: readonly string[],
+): ServerMetrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const registers = [registry];
@@ -23,6 +27,19 @@ export function createServerMetrics(app: FastifyInstance, jobs: Jobs): ServerMet
     async collect() {
       const counts = await jobs.counts();
       for (const state of jobStates) this.set({ state }, counts[state] ?? 0);
+    },
+  });
+  new Gauge({
+    name: 'tomaat_service_jobs',
+    help: 'Unsettled jobs by service and state (queued or running): how many workers there is work for',
+    labelNames: ['service', 'state'],
+    registers,
+    async collect() {
+      // A service without jobs has zeros, so that who starts workers can tell it from one that does not exist.
+      for (const service of services)
+        for (const state of ['queued', 'running']) this.set({ service, state }, 0);
+      for (const { service, state, count } of await jobs.unsettledCounts())
+        if (services.includes(service)) this.set({ service, state }, count);
     },
   });
   const predictions = new Counter({

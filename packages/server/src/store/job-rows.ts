@@ -183,6 +183,19 @@ export async function countByState(db: Db): Promise<Partial<Record<JobState, num
   return Object.fromEntries(rows.map((row) => [row.state, row.count]));
 }
 
+/** How many jobs of each service wait, and how many run; services without any are missing. */
+export async function countUnsettled(
+  db: Db,
+): Promise<{ service: string; state: 'queued' | 'running'; count: number }[]> {
+  const rows = await db
+    .selectFrom('job')
+    .where('state', 'in', ['queued', 'running'])
+    .select(['service', 'state', (e) => e.fn.countAll<number>().as('count')])
+    .groupBy(['service', 'state'])
+    .execute();
+  return rows as { service: string; state: 'queued' | 'running'; count: number }[];
+}
+
 /** A queued job becomes running; undefined if it is no longer queued. */
 export async function startAttempt(
   db: Db,

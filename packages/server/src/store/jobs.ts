@@ -320,6 +320,7 @@ export function createJobs({
     receipt: (id: string) => rows.readReceipt(db, id),
     idsOf: (owner: string) => rows.idsOf(db, owner),
     counts: () => rows.countByState(db),
+    unsettledCounts: () => rows.countUnsettled(db),
   };
 }
 

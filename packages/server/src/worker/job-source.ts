@@ -7,7 +7,7 @@ import type { WrittenFile, WrittenOutput } from './messages.ts';
  * (remote-source.ts). It is the supervisor's one dependency on that, so that the same supervisor works in both places.
  */
 export interface JobSource {
-  /** The next job for these services; waits for one. Undefined when `signal` aborts. */
+  /** The next job for these services; waits for one. Undefined when `signal` aborts, or when it waited long enough in vain. */
   claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
   /** Path of an input on this machine; an input that must be fetched is put into `folder`, which is created if missing. */
   inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;

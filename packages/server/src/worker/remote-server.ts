@@ -27,8 +27,11 @@ export interface RemoteServer {
   ask(method: string, path: string, parts: RequestParts): Promise<Response>;
   /** One request with JSON, or without a body where `data` is undefined; undefined where the answer is 204. */
   askJson(method: string, path: string, data: unknown, signal: AbortSignal): Promise<unknown>;
-  /** Does `work` again and again while only the way to the server is at fault; `what` is what the log calls it. */
-  patiently<T>(signal: AbortSignal, what: string, work: () => Promise<T>): Promise<T>;
+  /**
+   * Does `work` again and again while only the way to the server is at fault, for `limitMs` if given: then throws the last fault.
+   * `what` is what the log calls it.
+   */
+  patiently<T>(signal: AbortSignal, what: string, work: () => Promise<T>, limitMs?: number): Promise<T>;
 }
 
 const longestPauseMs = 5_000;
@@ -73,13 +76,19 @@ export function createRemoteServer(options: RemoteServerOptions): RemoteServer {
     return response.status === 204 ? undefined : parse(await response.text());
   }
 
-  async function patiently<T>(signal: AbortSignal, what: string, work: () => Promise<T>): Promise<T> {
+  async function patiently<T>(
+    signal: AbortSignal,
+    what: string,
+    work: () => Promise<T>,
+    limitMs = Number.POSITIVE_INFINITY,
+  ): Promise<T> {
+    const startMs = performance.now();
     for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
         return await work();
       } catch (error) {
         signal.throwIfAborted();
-        if (!mayPass(error)) throw error;
+        if (!mayPass(error) || performance.now() - startMs >= limitMs) throw error;
         logger.warn(
           { server: base, reason: (error as Error).message },
           `${what} did not reach the server; trying again`,

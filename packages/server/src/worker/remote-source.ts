@@ -17,20 +17,23 @@ export interface RemoteOptions extends RemoteServerOptions {
   name: string;
   /** The versions of the apps, by id: a server with another version of an app gives no jobs of it. */
   versions: ReadonlyMap<string, string>;
+  /** How long the server may be out of reach of `greet()` and `claim()` before they throw, ms; as long as it is if missing. */
+  patienceMs?: number;
 }
 
-const claimWaitSeconds = 20;
-/** A long poll without an answer for this time is abandoned: the server would have answered that there is no job. */
-const claimLimitMs = claimWaitSeconds * 1000 + 10_000;
+const longestClaimMs = 20_000;
+/** A long poll without an answer for this time after its end is abandoned: the server would have answered that there is no job. */
+const answerLimitMs = 10_000;
 
 export interface RemoteSource extends JobSource {
-  /** What the server reports about itself. Waits while the server is unreachable; throws if it refuses. */
+  /** What the server reports about itself. Waits while the server is unreachable, for `patienceMs`; throws if it refuses. */
   greet(signal: AbortSignal): Promise<Welcome>;
 }
 
 /** The jobs of a server elsewhere, over HTTP (remote-server.ts). Each is held under a lease (leases.ts). */
-export function remoteSource({ name, versions, ...options }: RemoteOptions): RemoteSource {
+export function remoteSource({ name, versions, patienceMs, ...options }: RemoteOptions): RemoteSource {
   const { logger } = options;
+  const claimMs = shareOf(patienceMs ?? longestClaimMs);
   const server = createRemoteServer(options);
   const leases = createLeases(server, logger);
   const { askJson, patiently } = server;
@@ -38,43 +41,43 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
 
   return {
     greet: (signal) =>
-      patiently(signal, 'the first request', async () => {
-        const limited = AbortSignal.any([signal, AbortSignal.timeout(10_000)]);
-        const welcome = welcomeSchema.safeParse(await askJson('GET', '/api/worker', undefined, limited));
-        if (!welcome.success)
-          throw new TomaatError(
-            'UPSTREAM',
-            `${server.base} is not a TOMAAT server of this version. Check the address.`,
-          );
-        leases.leaseMs = welcome.data.leaseMs;
-        return welcome.data;
-      }),
+      patiently(
+        signal,
+        'the first request',
+        async () => {
+          const limited = AbortSignal.any([signal, AbortSignal.timeout(10_000)]);
+          const welcome = welcomeSchema.safeParse(await askJson('GET', '/api/worker', undefined, limited));
+          if (!welcome.success)
+            throw new TomaatError(
+              'UPSTREAM',
+              `${server.base} is not a TOMAAT server of this version. Check the address.`,
+            );
+          leases.leaseMs = welcome.data.leaseMs;
+          return welcome.data;
+        },
+        patienceMs,
+      ),
 
     async claim(services, signal) {
       const offered = services.map((id) => ({ id, version: versions.get(id) ?? '' }));
-      const request = { worker: name, services: offered, waitSeconds: claimWaitSeconds };
-      while (!signal.aborted) {
-        try {
-          const askedMs = performance.now();
-          const found = await patiently(signal, 'the request for a job', () =>
-            askJson(
-              'POST',
-              '/api/worker/claim',
-              request,
-              AbortSignal.any([signal, AbortSignal.timeout(claimLimitMs)]),
-            ),
-          );
-          if (found === undefined) continue;
-          const job = claimedJobSchema.parse(found) as ClaimedJob;
-          // The lease began when the job was given out: after the request was sent, at the latest just now.
-          leases.begin(job, Math.max(askedMs, performance.now() - 1000));
-          return job;
-        } catch (error) {
-          if (signal.aborted) return undefined;
-          throw error;
-        }
+      const request = { worker: name, services: offered, waitSeconds: claimMs / 1000 };
+      try {
+        let askedMs = 0;
+        const ask = () => {
+          askedMs = performance.now();
+          const limit = AbortSignal.any([signal, AbortSignal.timeout(claimMs + answerLimitMs)]);
+          return askJson('POST', '/api/worker/claim', request, limit);
+        };
+        const found = await patiently(signal, 'the request for a job', ask, patienceMs);
+        if (found === undefined) return undefined;
+        const job = claimedJobSchema.parse(found) as ClaimedJob;
+        // The lease began when the job was given out: after the request was sent, at the latest just now.
+        leases.begin(job, Math.max(askedMs, performance.now() - 1000));
+        return job;
+      } catch (error) {
+        if (signal.aborted) return undefined;
+        throw error;
       }
-      return undefined;
     },
 
     async inputPath(job, input, folder, signal) {
@@ -135,6 +138,11 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
 
     onCancel: leases.onLost,
   };
+}
+
+/** The longest wait of a request for a job that divides this time evenly, ms: after so many waits the time is over. */
+function shareOf(ms: number): number {
+  return Math.ceil(ms / Math.max(1, Math.ceil(ms / longestClaimMs)));
 }
 
 /** Settles a job, however often the connection fails; false if it is no longer ours. */

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { ErrorData } from '@tomaat/core';
+import { type ErrorData, TomaatError } from '@tomaat/core';
 import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { writeApp } from '../../test/app-fixture.ts';
@@ -10,7 +10,7 @@ import { encode, obliqueAffine, phantom } from '../../test/phantom.ts';
 import { type App, openApp } from '../apps.ts';
 import type { ClaimedJob } from '../store/job-records.ts';
 import type { JobSource } from './job-source.ts';
-import { type Supervisor, startSupervisor } from './supervisor.ts';
+import { type Supervisor, type SupervisorOptions, startSupervisor } from './supervisor.ts';
 
 let folder: string;
 let input: string;
@@ -62,7 +62,7 @@ function sourceOf(jobs: ClaimedJob[], more: Partial<JobSource> = {}) {
   return { source, ends };
 }
 
-async function start(source: JobSource, infer: string): Promise<App> {
+async function start(source: JobSource, infer: string, more: Partial<SupervisorOptions> = {}): Promise<App> {
   const inputs = { volume: { type: 'volume' }, how: { type: 'radiobutton', options: ['well', 'badly'] } };
   const app = await openApp(await writeApp(folder, 'app', { infer, inputs }));
   const workFolder = join(folder, 'work');
@@ -75,6 +75,7 @@ async function start(source: JobSource, infer: string): Promise<App> {
     workFolder,
     maxVoxels: 1e6,
     logger,
+    ...more,
   });
   return app;
 }
@@ -140,5 +141,40 @@ describe('startSupervisor()', { timeout: 30_000 }, () => {
     await expect.poll(() => ends.length, limit).toBe(2);
     expect(ends[0]).toEqual({ id: 'a' });
     expect(ends[1].error).toMatchObject({ code: 'WORKER_DIED', message: expect.stringContaining('SIGSEGV') });
+  });
+
+  it('idle: ends after the time without a job, counted from the end of the last one', async () => {
+    const jobs = [jobOf('a')];
+    let completedMs = 0;
+    const { source, ends } = sourceOf(jobs, {
+      async claim() {
+        const job = jobs.shift();
+        if (!job) await delay(20);
+        return job;
+      },
+      async complete({ id }) {
+        // The child is free by now, the job is still held.
+        await delay(400);
+        completedMs = performance.now();
+        ends.push({ id });
+        return true;
+      },
+    });
+    const infer = 'await sleep(400); return { segmentation: bright(volume) };';
+    await start(source, infer, { slots: 2, idleExitMs: 200 });
+    await supervisor!.idle;
+    expect(ends).toEqual([{ id: 'a' }]);
+    expect(performance.now() - completedMs).toBeGreaterThanOrEqual(199);
+  });
+
+  it('idle: rejects with the last fault if no job could be asked for', async () => {
+    const { source } = sourceOf([], {
+      async claim() {
+        await delay(20);
+        throw new TomaatError('UNREACHABLE', 'The network is down.');
+      },
+    });
+    await start(source, '', { slots: 2, idleExitMs: 0 });
+    await expect(supervisor!.idle).rejects.toMatchObject({ code: 'UNREACHABLE' });
   });
 });

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
 import { type ChildPoolOptions, createChildPool } from './child-pool.ts';
+import { createIdleWatch } from './idle-watch.ts';
 import type { JobSource } from './job-source.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import { createJobRunner } from './run-job.ts';
@@ -18,6 +19,8 @@ export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'm
   /** Folder for the children's work, emptied at the start. */
   workFolder: string;
   maxVoxels: number;
+  /** Ends when there was no job for this time, ms; never if missing. */
+  idleExitMs?: number;
   /** Aborts when this process is asked to stop, which may be some time before `drain()`. */
   stopSignal?: AbortSignal;
   logger: FastifyBaseLogger;
@@ -28,6 +31,11 @@ export interface Supervisor extends AsyncDisposable {
   drain(limitMs: number): Promise<void>;
   /** Takes no more work, ends the running jobs and hands them back. */
   close(): Promise<void>;
+  /**
+   * Resolves when it has ended because there was no job for `idleExitMs`, which never happens while a job is held. Rejects instead
+   * if it could not ask for one: with the fault of the last request.
+   */
+  readonly idle: Promise<void>;
   readonly children: number;
 }
 
@@ -55,28 +63,58 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const jobs = createJobRunner({ apps, source, pool, stopRequest, workFolder, maxVoxels, logger });
 
   const services = [...apps.keys()];
-  const slots = Array.from({ length: options.slots }, async () => {
+  const idleWatch = createIdleWatch(options.slots, options.idleExitMs ?? Number.POSITIVE_INFINITY);
+
+  /** Resolves with true when this slot ends because there was no job. */
+  async function runSlot(): Promise<boolean> {
     // While the outputs of a job are taken over, the child computes the next; but a slow disk must not fall ever
     // further behind.
     const settling: Promise<void>[] = [];
-    while (!stopping.signal.aborted) {
+    let isIdle = false;
+    while (!stopping.signal.aborted && !isIdle) {
       try {
         const job = await source.claim(services, stopping.signal);
-        if (!job) continue;
+        claimFault = undefined;
+        if (!job) {
+          isIdle = await idleWatch.mayEnd(stopping.signal);
+          continue;
+        }
+        const letGo = idleWatch.hold();
         if (stopping.signal.aborted) {
-          await source.handBack(job);
+          await source.handBack(job).finally(letGo);
           continue;
         }
         await new Promise<void>((computed) => {
-          settling.push(jobs.run(job, computed).catch(failed).finally(computed));
+          settling.push(
+            jobs
+              .run(job, computed)
+              .catch(failed)
+              .finally(() => {
+                letGo();
+                computed();
+              }),
+          );
         });
         if (settling.length > maxSettling) await settling.shift();
       } catch (error) {
-        await failed(error);
+        claimFault = error;
+        isIdle = await idleWatch.mayEnd(stopping.signal);
+        if (!isIdle) await failed(error);
       }
     }
     await Promise.all(settling);
+    return isIdle;
+  }
+
+  /** Why the last request for a job failed. */
+  let claimFault: unknown;
+  const slots = Array.from({ length: options.slots }, runSlot);
+  const idle = Promise.all(slots).then((areIdle) => {
+    if (areIdle.length === 0 || areIdle.includes(false)) return new Promise<void>(() => {});
+    if (claimFault) throw claimFault;
   });
+  // It may be awaited later, or never.
+  idle.catch(() => {});
 
   /** No error may end a slot. */
   async function failed(error: unknown): Promise<void> {
@@ -108,6 +146,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   return {
     drain,
     close,
+    idle,
     get children() {
       return pool.size;
     },

@@ -1,4 +1,4 @@
-import type { LabelStyle } from '../viewer/scene.ts';
+import type { LabelStyle } from '../viewer/labels.ts';
 
 export interface NamedStyle extends LabelStyle {
   /** Whether the name comes from a service; a file has numbers alone. */

@@ -24,6 +24,17 @@ export function addWorker(program: Command): void {
         .argParser(wholeNumber)
         .default(settings.workers.default),
     )
+    .addOption(
+      new Option(
+        '--idle-exit <seconds>',
+        'end with exit code 0 after this time without a job, 1 if the server could not be asked; 0: when no job waits (default: never)',
+      ).argParser(wholeNumber),
+    )
+    .addOption(
+      new Option('--drain-seconds <number>', settings.drainSeconds.about)
+        .argParser(wholeNumber)
+        .default(settings.drainSeconds.default),
+    )
     .addOption(settingOption('memoryMb').argParser(wholeNumber))
     .addOption(
       new Option(
