@@ -1,4 +1,4 @@
-import { TomaatError } from '@tomaat/core';
+import { type Manifest, parseManifest, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import { isSettled, type Job, type JobIn, jobSchema } from './contract/jobs.ts';
 import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
@@ -16,7 +16,7 @@ import {
   startWatchdog,
 } from './http.ts';
 import { anonymousFiles } from './identifying-text.ts';
-import { type OutputFile, openOutput } from './output-file.ts';
+import { type OutputFile, openFile, openOutput } from './output-file.ts';
 import { isAsIs, type PredictOptions, predict, type VolumeFile } from './prediction.ts';
 import { toUploadFile } from './upload.ts';
 import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
@@ -43,6 +43,16 @@ export interface Client {
   readonly baseUrl: string;
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
   service(id: string, options?: Signalled): Promise<Service>;
+  /**
+   * The manifest of a service that its callers may compute themselves (`compute`). FORBIDDEN for all others; UPSTREAM
+   * if this version does not know a part of it.
+   */
+  manifest(serviceId: string, options?: Signalled): Promise<Manifest>;
+  /**
+   * The file of a network of such a service. Check its SHA-256 before you use it.
+   * @param options.sha256 which one, by its digest in the manifest; needed where there are several
+   */
+  model(serviceId: string, options?: Signalled & { sha256?: string }): Promise<OutputFile>;
   /** Whether volumes fit a service, and what a prediction would need, from their headers alone: nothing is uploaded. */
   fit(serviceId: string, inputs: Readonly<Record<string, VolumeFacts>>, options?: Signalled): Promise<Fit>;
   /**
@@ -160,6 +170,33 @@ export function createClient(options: ConnectionOptions): Client {
     removeUpload: (id, { signal } = {}) => removeUpload(connection, id, signal),
 
     predict: (serviceId, options) => predict(connection, serviceId, options),
+
+    async manifest(id, { signal } = {}) {
+      const file = await openFile(connection, `/api/services/${encodeURIComponent(id)}/manifest`, {
+        name: `manifest of ${id}`,
+        fileName: 'tomaat.yaml',
+        query: {},
+        signal,
+      });
+      const text = await file.text();
+      try {
+        return parseManifest(text, `the manifest of ${id}`);
+      } catch (cause) {
+        throw new TomaatError(
+          'UPSTREAM',
+          `The server sent a manifest of ${id} that this version of the client does not understand. Let the server compute it, or update the client.`,
+          { cause },
+        );
+      }
+    },
+
+    model: (id, { sha256, signal } = {}) =>
+      openFile(connection, `/api/services/${encodeURIComponent(id)}/model`, {
+        name: `model of ${id}`,
+        fileName: 'model.onnx',
+        query: { sha256 },
+        signal,
+      }),
 
     fit: (id, inputs, { signal } = {}) =>
       call(`/api/services/${encodeURIComponent(id)}/fit`, fitSchema, {

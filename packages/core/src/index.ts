@@ -42,6 +42,9 @@ export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from '
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export { explainEmpty, isExplained, type Observation, observe, type VolumeSummary } from './app/explain.ts';
 export {
+  type ComputePolicy,
+  computePolicies,
+  type FileSpec,
   isFileSpec,
   isNetworkSpec,
   type Manifest,
