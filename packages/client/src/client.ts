@@ -1,4 +1,4 @@
-import { type Manifest, parseManifest, TomaatError } from '@tomaat/core';
+import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import { isSettled, type Job, type JobIn, jobSchema } from './contract/jobs.ts';
 import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
@@ -44,10 +44,10 @@ export interface Client {
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
   service(id: string, options?: Signalled): Promise<Service>;
   /**
-   * The manifest of a service that its callers may compute themselves (`compute`). FORBIDDEN for all others; UPSTREAM
-   * if this version does not know a part of it.
+   * The tomaat.yaml of a service that its callers may compute themselves (`compute`); `parseManifest()` of @tomaat/core
+   * reads it. FORBIDDEN for all others.
    */
-  manifest(serviceId: string, options?: Signalled): Promise<Manifest>;
+  manifest(serviceId: string, options?: Signalled): Promise<string>;
   /**
    * The file of a network of such a service. Check its SHA-256 before you use it.
    * @param options.sha256 which one, by its digest in the manifest; needed where there are several
@@ -178,16 +178,7 @@ export function createClient(options: ConnectionOptions): Client {
         query: {},
         signal,
       });
-      const text = await file.text();
-      try {
-        return parseManifest(text, `the manifest of ${id}`);
-      } catch (cause) {
-        throw new TomaatError(
-          'UPSTREAM',
-          `The server sent a manifest of ${id} that this version of the client does not understand. Let the server compute it, or update the client.`,
-          { cause },
-        );
-      }
+      return file.text();
     },
 
     model: (id, { sha256, signal } = {}) =>

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient } from '@tomaat/client';
-import { parseManifest } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeApp } from './app-fixture.ts';
 import { encode, phantom } from './phantom.ts';
@@ -84,7 +83,7 @@ describe('createClient()', () => {
   it('manifest() and model() give what the app’s folder has', async () => {
     const client = createClient({ baseUrl: server.url });
     const path = join(appFolder('ct-bone'), 'tomaat.yaml');
-    expect(await client.manifest('ct-bone')).toEqual(parseManifest(await readFile(path, 'utf8')));
+    expect(await client.manifest('ct-bone')).toBe(await readFile(path, 'utf8'));
     const model = await client.model('ct-bone', { sha256 });
     expect(model.fileName).toBe('smooth.onnx');
     expect(Buffer.from(await model.bytes())).toEqual(file);
