@@ -5,7 +5,7 @@ export default defineConfig({
   // The server puts its own path into the document (http/page.ts).
   base: './',
   plugins: [react()],
-  resolve: { conditions: ['tomaat-source', ...defaultClientConditions] },
+  resolve: { conditions: ['tomaat-source', 'onnxruntime-web-use-extern-wasm', ...defaultClientConditions] },
   build: {
     target: 'es2023',
     // Nothing inline: the page's Content-Security-Policy has no place for it.

@@ -183,7 +183,7 @@ describe('output()', () => {
       await file.text();
       await expect(file[way]()).rejects.toMatchObject({
         code: 'BAD_REQUEST',
-        message: expect.stringMatching(/volumes was read before.*output\(\) again/),
+        message: expect.stringMatching(/volumes was read before.*ask for it again/),
       });
     },
   );

@@ -16,7 +16,7 @@ import {
   startWatchdog,
 } from './http.ts';
 import { anonymousFiles } from './identifying-text.ts';
-import { type OutputFile, openOutput } from './output-file.ts';
+import { type OutputFile, openFile, openOutput } from './output-file.ts';
 import { isAsIs, type PredictOptions, predict, type VolumeFile } from './prediction.ts';
 import { toUploadFile } from './upload.ts';
 import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
@@ -43,6 +43,16 @@ export interface Client {
   readonly baseUrl: string;
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
   service(id: string, options?: Signalled): Promise<Service>;
+  /**
+   * The tomaat.yaml of a service that its callers may compute themselves (`compute`); `parseManifest()` of @tomaat/core
+   * reads it. FORBIDDEN for all others.
+   */
+  manifest(serviceId: string, options?: Signalled): Promise<string>;
+  /**
+   * The file of a network of such a service. Check its SHA-256 before you use it.
+   * @param options.sha256 which one, by its digest in the manifest; needed where there are several
+   */
+  model(serviceId: string, options?: Signalled & { sha256?: string }): Promise<OutputFile>;
   /** Whether volumes fit a service, and what a prediction would need, from their headers alone: nothing is uploaded. */
   fit(serviceId: string, inputs: Readonly<Record<string, VolumeFacts>>, options?: Signalled): Promise<Fit>;
   /**
@@ -160,6 +170,24 @@ export function createClient(options: ConnectionOptions): Client {
     removeUpload: (id, { signal } = {}) => removeUpload(connection, id, signal),
 
     predict: (serviceId, options) => predict(connection, serviceId, options),
+
+    async manifest(id, { signal } = {}) {
+      const file = await openFile(connection, `/api/services/${encodeURIComponent(id)}/manifest`, {
+        name: `manifest of ${id}`,
+        fileName: 'tomaat.yaml',
+        query: {},
+        signal,
+      });
+      return file.text();
+    },
+
+    model: (id, { sha256, signal } = {}) =>
+      openFile(connection, `/api/services/${encodeURIComponent(id)}/model`, {
+        name: `model of ${id}`,
+        fileName: 'model.onnx',
+        query: { sha256 },
+        signal,
+      }),
 
     fit: (id, inputs, { signal } = {}) =>
       call(`/api/services/${encodeURIComponent(id)}/fit`, fitSchema, {

@@ -22,14 +22,36 @@ export interface OutputFile {
 }
 
 /** Opens the file of a job’s output; see `Client.output`. */
-export async function openOutput(
+export const openOutput = (
   connection: Connection,
   jobId: string,
   name: string,
   { format, signal }: { format?: string; signal?: AbortSignal } = {},
+): Promise<OutputFile> =>
+  openFile(connection, `${jobPath(jobId)}/outputs/${encodeURIComponent(name)}`, {
+    name: `output ${name}`,
+    fileName: name,
+    query: { format },
+    signal,
+  });
+
+/** A file that a server has. */
+interface FileRequest {
+  /** For messages: `output mask`. */
+  readonly name: string;
+  /** If the answer names none. */
+  readonly fileName: string;
+  readonly query: Readonly<Record<string, string | undefined>>;
+  readonly signal?: AbortSignal;
+}
+
+/** Opens a file at an address of the server. */
+export async function openFile(
+  connection: Connection,
+  path: string,
+  { name, fileName, query, signal }: FileRequest,
 ): Promise<OutputFile> {
-  const path = `${jobPath(jobId)}/outputs/${encodeURIComponent(name)}`;
-  const address = addressOf(connection, path, { format });
+  const address = addressOf(connection, path, query);
   const watchdog = startWatchdog(connection, signal);
   try {
     // The raw bytes: a .nii.gz must not be decompressed on the way.
@@ -37,7 +59,7 @@ export async function openOutput(
     const response = await send(
       connection,
       path,
-      { query: { format }, headers, signal: watchdog.signal },
+      { query, headers, signal: watchdog.signal },
       watchdog.alive,
     );
     const length = response.headers.get('content-length');
@@ -47,7 +69,7 @@ export async function openOutput(
     const mediaType = response.headers.get('content-type') ?? 'application/octet-stream';
     return {
       stream,
-      fileName: dispositionName(response.headers.get('content-disposition')) ?? name,
+      fileName: dispositionName(response.headers.get('content-disposition')) ?? fileName,
       sizeBytes,
       mediaType,
       ...readersOf(stream, name, mediaType),
@@ -58,7 +80,7 @@ export async function openOutput(
   }
 }
 
-/** The ways to read a whole output. */
+/** The ways to read a whole file. */
 function readersOf(
   stream: ReadableStream<Bytes>,
   name: string,
@@ -70,7 +92,7 @@ function readersOf(
     } catch (cause) {
       throw new TomaatError(
         'BAD_REQUEST',
-        `The output ${name} was read before, and its bytes come once. Keep what the first read gave, or call output() again.`,
+        `The ${name} was read before, and its bytes come once. Keep what the first read gave, or ask for it again.`,
         { cause },
       );
     }
@@ -86,7 +108,7 @@ function readersOf(
       } catch (cause) {
         throw new TomaatError(
           'UPSTREAM',
-          `The output ${name} is not JSON but ${mediaType}. Ask for the format json where its type has it: output(id, '${name}', { format: 'json' }).`,
+          `The ${name} is not JSON but ${mediaType}. Ask for the format json where its type has it: { format: 'json' }.`,
           { cause },
         );
       }

@@ -42,6 +42,9 @@ export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from '
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export { explainEmpty, isExplained, type Observation, observe, type VolumeSummary } from './app/explain.ts';
 export {
+  type ComputePolicy,
+  computePolicies,
+  type FileSpec,
   isFileSpec,
   isNetworkSpec,
   type Manifest,
@@ -76,6 +79,7 @@ export {
   type PredictionRequest,
   predict,
 } from './app/predict.ts';
+export { type OutputSource, type ReadOutput, readOutput } from './app/read-output.ts';
 export { type Stage, type StageTimes, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { keepsStoredOrder, labelsWith, pipelineSteps } from './app/steps.ts';
@@ -290,6 +294,13 @@ export {
 export { restore } from './geometry/restore.ts';
 export { convertVolume } from './geometry/voxel-type.ts';
 export { infer } from './inferers/inferer.ts';
+export {
+  chooseInput,
+  chooseOutput,
+  convertOutput,
+  type NetworkValue,
+  toHalf,
+} from './inferers/network-values.ts';
 export {
   type InfererSpec,
   type InferOptions,

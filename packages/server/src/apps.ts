@@ -9,6 +9,8 @@ import { hashFile } from './store/hash-file.ts';
 export interface App {
   readonly folder: string;
   readonly manifest: Manifest;
+  /** The text of tomaat.yaml. */
+  readonly manifestText: string;
   /** SHA-256 of tomaat.yaml, 64 hexadecimal digits. */
   readonly manifestSha256: string;
 }
@@ -29,6 +31,7 @@ export async function openApp(folder: string): Promise<App> {
   const app = {
     folder: path,
     manifest: parseManifest(text, join(folder, 'tomaat.yaml')),
+    manifestText: text,
     manifestSha256: createHash('sha256').update(text).digest('hex'),
   };
   // Several models may have the same file, and with it the same fault.

@@ -152,6 +152,7 @@ export const configSchema = z.strictObject({
     )
     .default(settings.allowIdentity.default),
   stripInputs: flag.default(false),
+  withholdModels: flag.default(false),
   keepMinutes: count(1, 'of minutes').default(settings.keepMinutes.default),
   logLevel: z.enum(logLevels, `must be one of: ${logLevels.join(', ')}`).default(settings.logLevel.default),
 } satisfies Record<keyof typeof settings, z.ZodType>);

@@ -18,6 +18,7 @@ import { registerFit } from './http/fit.ts';
 import { registerJobRoutes } from './http/jobs.ts';
 import { createLogin, openOidc } from './http/login.ts';
 import { addCertificateExpiry, createServerMetrics } from './http/metrics.ts';
+import { checkModelsGiven, registerModelRoutes } from './http/models.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
 import { openPublicAddress } from './http/public-address.ts';
@@ -73,6 +74,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   const apps = await openApps(options.appFolders);
   if (apps.length === 0)
     throw new TomaatError('BAD_REQUEST', 'No app was given. Name at least one app folder.');
+  checkModelsGiven(apps, options.withholdModels);
 
   const data = opened.use(await openServerData(apps, options));
   const { audit, recorder, identity, database, pseudonyms, jobs, blobs, uploads } = data;
@@ -81,6 +83,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     defaultId: options.defaultService,
     keepSeconds: options.resultTtlMs / 1000,
     processing: data.processing,
+    withholdModels: options.withholdModels,
   });
   const admission = createAdmission(jobs, { maxBodies: options.maxBodies });
   const pace = { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs };
@@ -176,6 +179,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   let closing = false;
   login.register(app, access.recognise);
   registerServiceRoutes(app, services);
+  registerModelRoutes(app, context);
   registerJobRoutes(app, context);
   registerUploadRoutes(app, context);
   registerFit(app, context);

@@ -182,6 +182,9 @@ export const settings = {
     default: 'yes',
   },
   stripInputs: { about: 'remove text that may identify the patient from inputs before they are stored' },
+  withholdModels: {
+    about: 'give no model to callers, even where its author allows that they compute it themselves (compute)',
+  },
   keepMinutes: { value: '<number>', about: 'how long results are kept', default: 60 },
   logLevel: { value: '<level>', about: `${logLevels.slice(0, -1).join(', ')} or silent`, default: 'info' },
 } as const satisfies Record<string, Setting>;

@@ -44,12 +44,12 @@ beforeAll(async () => {
     await writeFile(join(page, name), '<!doctype html><title>TOMAAT</title>');
   await writeFile(join(page, 'assets', 'a.js'), '1');
   const common = { workers: 0, page, legacyPerMinute: 10_000, faces: [...legacyFaces] };
-  closed = await startTestServer(['threshold'], {
+  closed = await startTestServer(['threshold', 'ct-bone'], {
     ...common,
     dataFolder: join(folder, 'closed'),
     login: true,
   });
-  open = await startTestServer(['threshold'], { ...common, dataFolder: join(folder, 'open') });
+  open = await startTestServer(['threshold', 'ct-bone'], { ...common, dataFolder: join(folder, 'open') });
   // Beside its server, so that they have the same keys.
   const registry = { now: Date.now, page };
   const closedRegistry = await openTestRegistry(cleanup, {
@@ -81,6 +81,8 @@ afterAll(async () => {
 /** An address of a route, with ids that nobody has. */
 const addressOf = (url: string) =>
   url
+    // A service whose models may leave.
+    .replace(/services\/:id(?=\/(manifest|model)$)/, 'services/ct-bone')
     .replace('/services/:id', '/services/threshold')
     .replace(':digest', `sha256:${'0'.repeat(64)}`)
     .replace('/:task/:anatomy', '/segmentation/nothing')

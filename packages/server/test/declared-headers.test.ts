@@ -15,7 +15,13 @@ const undeclared = new RegExp(
   `^(${[
     ...['connection', 'keep-alive', 'date', 'transfer-encoding', 'vary', 'set-cookie', 'access-control-.*'],
     ...['content-type', 'content-length', 'cache-control', 'last-modified'],
-    ...['content-security-policy', 'x-content-type-options', 'referrer-policy', 'x-accel-buffering'],
+    ...[
+      'content-security-policy',
+      'cross-origin-.*',
+      'x-content-type-options',
+      'referrer-policy',
+      'x-accel-buffering',
+    ],
   ].join('|')})$`,
 );
 const isUnknown = (name: string) => !undeclared.test(name) && !exposedHeaders.includes(name);

@@ -288,7 +288,13 @@ async function openPipeline({
     postprocess,
     outputs: { segmentation: { type: 'LabelVolume' } },
   };
-  return { folder: work, manifest: parseManifest(JSON.stringify(manifest)), manifestSha256: '0'.repeat(64) };
+  const manifestText = JSON.stringify(manifest);
+  return {
+    folder: work,
+    manifest: parseManifest(manifestText),
+    manifestText,
+    manifestSha256: '0'.repeat(64),
+  };
 }
 
 describe('manifests with a network', () => {

@@ -55,6 +55,8 @@ export const serverNeeds = parse(`
   GET,HEAD   /api/services/:id                        predict
   GET,HEAD   /api/services/:id/sample                 predict
   GET,HEAD   /api/services/:id/picture                predict
+  GET,HEAD   /api/services/:id/manifest               predict
+  GET,HEAD   /api/services/:id/model                  predict
   POST       /api/services/:id/fit                    predict
   POST       /api/services/:id/predictions            predict
   GET,HEAD   /api/jobs/:id                            predict

@@ -46,6 +46,14 @@ export function whereItGoes(
   ].join(' ');
 }
 
+/** What “Compute on this computer” means: what stays here, and what the server learns. */
+export const whereItStays = ({ host }: { host: string }): string =>
+  [
+    '“Compute on this computer” sends nothing of the scan, neither its voxels nor its header nor the result.',
+    `This browser fetches the network from ${host}, once, and runs it here: ${host} learns that you fetched it, and no more.`,
+    'It takes longer than on a server with a faster machine, as long as this page is open. The result is not signed by a server, and this browser deletes it after a week.',
+  ].join(' ');
+
 /** What a program needs to send predictions; undefined if it needs no key. */
 export function keyNote(me: Me | undefined): string | undefined {
   if (!needsKey(me)) return undefined;

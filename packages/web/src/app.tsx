@@ -1,6 +1,7 @@
 import { isSettled } from '@tomaat/client';
 import { lazy, Suspense, useEffect } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
+import { settleLostRuns } from './compute/runs.ts';
 import { DeletionNotice } from './deletion-notice.tsx';
 import { Directory } from './directory.tsx';
 import { Brand, FaultBoundary, ThemeSwitch } from './frame.tsx';
@@ -20,7 +21,7 @@ const ComparePage = lazy(() => import('./compare/compare-page.tsx'));
 export function App() {
   const [path] = useLocation();
   useEffect(() => {
-    void tidy();
+    void tidy().then(settleLostRuns);
     resumeNotifications();
   }, []);
   // A new page begins at its top.

@@ -2,6 +2,8 @@ import { isCallersFault, type Job } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { useSyncExternalStore } from 'react';
 import { baseUrl } from './base.ts';
+import { stopRun } from './compute/runs.ts';
+import { isLocalJob } from './job/local-id.ts';
 import { entryAt, entryOf, forget, history, markDeleted, remember } from './store.ts';
 import { discard, newKey } from './upload.ts';
 
@@ -108,6 +110,7 @@ async function carryOut(key: string): Promise<void> {
   if (busy.has(key) || isUndone()) return;
   busy.add(key);
   try {
+    stopRun(key);
     await discard(key);
     if (notice?.state === 'waiting') show(undefined);
   } catch (error) {
@@ -128,7 +131,7 @@ window.addEventListener('pagehide', () => {
   // The marks stay until the server confirms: the response does not reach a page that is closed.
   for (const key of keys) {
     const id = entryAt(key)?.jobId;
-    if (id)
+    if (id && !isLocalJob(id))
       void fetch(`${baseUrl}/api/jobs/${encodeURIComponent(id)}`, {
         method: 'DELETE',
         keepalive: true,

@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import { Link } from 'wouter';
 import { isExpired, loginPhrase } from './access-texts.ts';
 import { deleteJobs } from './deletion.ts';
+import { isLocalJob } from './job/local-id.ts';
 import { useMe } from './login.tsx';
 import { client } from './site.ts';
 import { type HistoryEntry, useHistory } from './store.ts';
@@ -33,7 +34,7 @@ export default function HistoryPage() {
   const jobs = useQueries({
     queries: entries.map((entry) => ({
       queryKey: ['job', entry.jobId ?? entry.key],
-      enabled: entry.jobId !== undefined,
+      enabled: entry.jobId !== undefined && !isLocalJob(entry.jobId),
       refetchInterval:
         entry.state !== 'sending' && !isSettled({ state: entry.state }) ? 2000 : (false as const),
       queryFn: async ({ signal }: { signal: AbortSignal }) => {
@@ -103,6 +104,9 @@ export default function HistoryPage() {
                       </td>
                       <td>
                         <Tag tone={state.tone}>{state.name}</Tag>
+                        {entry.jobId && isLocalJob(entry.jobId) && (
+                          <span className="fine"> on this computer</span>
+                        )}
                         {entry.expiresTime && !isGone(i) && (
                           <span className="fine">
                             {' '}

@@ -7,24 +7,27 @@ import {
   spacingOf,
   TomaatError,
   type Vec3,
+  type VolumeFactsOf,
 } from '@tomaat/core';
 import { useEffect, useMemo, useState } from 'react';
 import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
-import { Link, useLocation } from 'wouter';
-import { keyNote, needsKey, whereItGoes } from './access-texts.ts';
+import { Link } from 'wouter';
+import { keyNote, needsKey } from './access-texts.ts';
 import { basePath, baseUrl } from './base.ts';
 import { codeSamples } from './code-samples.ts';
 import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
 import { onlyVolumeInput } from './form/fit.ts';
 import { type ChosenVolume, initialValues, type PendingVolume } from './form/inputs.ts';
-import { refusals } from './form/scan.ts';
+import { refusals, type Scan } from './form/scan.ts';
+import { placesOf, SendPanel, useSending } from './form/send-panel.tsx';
 import { VolumeField } from './form/volume-field.tsx';
-import { formatBytes, formatSeconds } from './format.ts';
+import { formatSeconds } from './format.ts';
 import { useMe } from './login.tsx';
 import { useLogins } from './logins.ts';
 import { safeAddress, useService, useSite } from './site.ts';
+import type { Submission } from './store.ts';
 import { CopyButton, type Fault, faultOf, KindTags, Loading, Problem, useTitle } from './ui.tsx';
-import { newKey, submit, uploadLife } from './upload.ts';
+import { newKey } from './upload.ts';
 
 /** One service: its purpose, its form, and code that does the same. */
 export default function ServicePage({ id }: { id: string }) {
@@ -75,7 +78,7 @@ function ServiceView({ service }: { service: Service }) {
           <KindTags of={service} />
         </p>
         <p className="lead">{service.description}</p>
-        {onlyVolumeInput(service) && (
+        {onlyVolumeInput(service) && placesOf(service).includes('server') && (
           <p>
             <Link href={`/services/${encodeURIComponent(service.id)}/batch`}>Many scans at once</Link>
           </p>
@@ -95,7 +98,7 @@ function ServiceView({ service }: { service: Service }) {
         />
         <ServiceFacts service={service} />
       </div>
-      <CodeTabs service={service} values={values} frame={frame} />
+      {placesOf(service).includes('server') && <CodeTabs service={service} values={values} frame={frame} />}
     </>
   );
 }
@@ -117,10 +120,7 @@ interface FormProps {
 
 function PredictionForm(props: FormProps) {
   const { service, volumes, transforms, values, onVolume, onPending, onTransform, onValue } = props;
-  const [, navigate] = useLocation();
-  const me = useMe();
   const [placing, setPlacing] = useState<string>();
-  const [sending, setSending] = useState(false);
   const [fault, setFault] = useState<Fault>();
   const missing = whatIsMissing(props);
   const volumeInputs = service.inputs.filter((input) => input.type === 'volume');
@@ -138,41 +138,37 @@ function PredictionForm(props: FormProps) {
     setFault(faultOf(error));
   }
 
-  async function send() {
-    if (missing.length > 0 || sending) return;
-    setSending(true);
-    setFault(undefined);
-    try {
-      const files: Record<string, { name: string; blob: Blob }[]> = {};
-      // In the service's order: a result lies on the first volume.
-      const sent = volumeInputs.flatMap(({ name }) => {
-        const chosen = volumes[name];
-        return chosen ? [{ name, chosen }] : [];
-      });
-      for (const { name, chosen } of sent) files[name] = await chosen.scan.anonymous();
-      for (const [name, file] of Object.entries(transforms))
-        if (file) files[name] = [{ name: neutralNames(name, [file.name])[0], blob: file }];
-      const address = await submit({
-        key: newKey(),
-        service: service.id,
-        serviceName: service.name,
-        files,
-        values: sentValues(service, values),
-        frame: sent.find(({ chosen }) => chosen.frame !== undefined)?.chosen.frame,
-        fileName: sent[0]?.chosen.scan.name ?? 'no file',
-        series: Object.fromEntries(
-          sent.flatMap(({ name, chosen: { scan, frame } }) =>
-            scan.dicom ? [[name, { ...scan.dicom.keepOriginals(), frame }]] : [],
-          ),
+  async function makeSubmission(): Promise<Submission> {
+    const files: Submission['files'] = {};
+    // In the service's order: a result lies on the first volume.
+    const sent = volumeInputs.flatMap(({ name, frames }) => {
+      const chosen = volumes[name];
+      return chosen ? [{ name, chosen, shape: shapeOf(chosen.scan.header, frames === 'all') }] : [];
+    });
+    for (const { name, chosen } of sent) files[name] = await chosen.scan.anonymous();
+    for (const [name, file] of Object.entries(transforms))
+      if (file) files[name] = [{ name: neutralNames(name, [file.name])[0], blob: file }];
+    return {
+      key: newKey(),
+      service: service.id,
+      serviceName: service.name,
+      files,
+      values: sentValues(service, values),
+      frame: sent.find(({ chosen }) => chosen.frame !== undefined)?.chosen.frame,
+      fileName: sent[0]?.chosen.scan.name ?? 'no file',
+      series: Object.fromEntries(
+        sent.flatMap(({ name, chosen: { scan, frame } }) =>
+          scan.dicom ? [[name, { ...scan.dicom.keepOriginals(), frame }]] : [],
         ),
-        createdTime: new Date().toISOString(),
-      });
-      navigate(address);
-    } catch (error) {
-      setFault(faultOf(error));
-      setSending(false);
-    }
+      ),
+      shapes: Object.fromEntries(sent.map(({ name, shape }) => [name, shape])),
+      createdTime: new Date().toISOString(),
+    };
   }
+  const sending = useSending(makeSubmission);
+  const start = () => {
+    if (missing.length === 0) void sending.start(placesOf(service)[0]);
+  };
 
   return (
     <form
@@ -180,7 +176,7 @@ function PredictionForm(props: FormProps) {
       aria-label="Prediction"
       onSubmit={(event) => {
         event.preventDefault();
-        void send();
+        start();
       }}
     >
       {volumeInputs.map((input) => (
@@ -252,26 +248,17 @@ function PredictionForm(props: FormProps) {
           />
         );
       })}
-      <div className="send">
-        <button
-          type="submit"
-          className="primary"
-          disabled={missing.length > 0 || sending}
-          aria-describedby="where-it-goes missing"
-        >
-          {sending ? 'Preparing …' : 'Send and compute'}
-        </button>
-        <p id="missing" className="fine" role="status">
-          {missing.length > 0 ? missing.join(' ') : `${formatBytes(sizeBytes)} will be sent.`}
-        </p>
-      </div>
-      <p id="where-it-goes" className="where-it-goes">
-        {whereItGoes(me.data, { host: location.host, keepSeconds: service.keepSeconds, uploadLife })}
-      </p>
+      <SendPanel service={service} missing={missing} sizeBytes={sizeBytes} sending={sending} />
       {fault && <Problem fault={fault} />}
     </form>
   );
 }
+
+/** What the memory of a computation depends on. */
+const shapeOf = (
+  { size, affine, components, frames, voxelType }: Scan['header'],
+  allFrames: boolean,
+): VolumeFactsOf => ({ size, affine, components: components * (allFrames ? frames : 1), voxelType });
 
 function shownPoints(service: Service, values: Record<string, InputParameter>): readonly Vec3[] {
   return service.inputs

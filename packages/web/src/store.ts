@@ -1,6 +1,8 @@
 import type { InputParameter, Job, JobState } from '@tomaat/client';
+import type { Label, VolumeFactsOf } from '@tomaat/core';
 import { useSyncExternalStore } from 'react';
 import { keptAt } from './base.ts';
+import type { ComputedOutput } from './compute/messages.ts';
 import type { SentSeries } from './dicom/originals.ts';
 
 /**
@@ -40,15 +42,29 @@ export interface Submission {
   frame?: number;
   /** The DICOM series among the files, by input. */
   series?: Readonly<Record<string, SentSeries>>;
+  /** Of what is computed here: the shapes of the volumes, from their headers, by input. */
+  shapes?: Readonly<Record<string, VolumeFactsOf>>;
   /** What the user's file is called here; the server may know it by a neutral name. */
   fileName: string;
   createdTime: string;
 }
 
+/** A settled job that this browser computed itself, with its results. */
+export interface LocalResult {
+  key: string;
+  job: Job;
+  outputs: readonly ComputedOutput[];
+  /** Names and colours of the values of its label maps. */
+  labels: readonly Label[];
+  /** What was computed of what, for the user to keep. */
+  record: unknown;
+}
+
 const listKey = keptAt('tomaat.jobs');
 /** More than two batches of 200 scans. */
 const longestList = 500;
-const keptMs = 7 * 24 * 3_600_000;
+/** How long this browser keeps a job with its files. */
+export const keptMs = 7 * 24 * 3_600_000;
 
 // ---- The list ----
 
@@ -162,7 +178,7 @@ export function entryOf(jobId: string): HistoryEntry | undefined {
 /** Forgets a job and its files, in this browser only. */
 export async function forget(key: string): Promise<void> {
   writeList(history().filter((entry) => entry.key !== key));
-  await deleteSubmission(key);
+  await deleteFiles(key);
 }
 
 function onHistory(listener: () => void): () => void {
@@ -185,26 +201,37 @@ export const useIsDeleted = (jobId: string): boolean =>
 // ---- The files ----
 
 const memory = new Map<string, Submission>();
-let database: Promise<IDBDatabase> | undefined;
+const resultsInMemory = new Map<string, LocalResult>();
+type StoreName = 'submissions' | 'results';
+/** A database for each: a tab with an older version of this page goes on with those that it knows. */
+const databaseNames: Readonly<Record<StoreName, string>> = {
+  submissions: keptAt('tomaat'),
+  results: keptAt('tomaat.results'),
+};
+const databases = new Map<StoreName, Promise<IDBDatabase>>();
 
-function openStore(): Promise<IDBDatabase> {
-  database ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(keptAt('tomaat'), 1);
-    request.onupgradeneeded = () => request.result.createObjectStore('submissions', { keyPath: 'key' });
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-  return database;
+function openStore(name: StoreName): Promise<IDBDatabase> {
+  const opened =
+    databases.get(name) ??
+    new Promise<IDBDatabase>((resolve, reject) => {
+      const request = indexedDB.open(databaseNames[name], 1);
+      request.onupgradeneeded = () => request.result.createObjectStore(name, { keyPath: 'key' });
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  databases.set(name, opened);
+  return opened;
 }
 
 async function inStore<T>(
+  name: StoreName,
   mode: IDBTransactionMode,
   act: (store: IDBObjectStore) => IDBRequest<T>,
 ): Promise<T> {
-  const opened = await openStore();
+  const opened = await openStore(name);
   return new Promise((resolve, reject) => {
-    const transaction = opened.transaction('submissions', mode);
-    const request = act(transaction.objectStore('submissions'));
+    const transaction = opened.transaction(name, mode);
+    const request = act(transaction.objectStore(name));
     transaction.oncomplete = () => resolve(request.result);
     transaction.onabort = () => reject(transaction.error);
   });
@@ -214,7 +241,7 @@ async function inStore<T>(
 export async function keepSubmission(submission: Submission): Promise<boolean> {
   memory.set(submission.key, submission);
   try {
-    await inStore('readwrite', (store) => store.put(submission));
+    await inStore('submissions', 'readwrite', (store) => store.put(submission));
     // From there it is read again: the files of many scans do not stay in memory.
     memory.delete(submission.key);
     return true;
@@ -223,19 +250,42 @@ export async function keepSubmission(submission: Submission): Promise<boolean> {
   }
 }
 
-export async function findSubmission(key: string): Promise<Submission | undefined> {
-  const found = memory.get(key);
+export const findSubmission = (key: string): Promise<Submission | undefined> =>
+  findIn('submissions', memory, key);
+
+/** Keeps what this browser computed; without room for it, it lasts as long as the page. */
+export async function keepLocalResult(result: LocalResult): Promise<void> {
+  resultsInMemory.set(result.key, result);
+  try {
+    await inStore('results', 'readwrite', (store) => store.put(result));
+    resultsInMemory.delete(result.key);
+  } catch {
+    // It stays in memory.
+  }
+}
+
+export const findLocalResult = (key: string): Promise<LocalResult | undefined> =>
+  findIn('results', resultsInMemory, key);
+
+async function findIn<T>(
+  name: StoreName,
+  inMemory: ReadonlyMap<string, T>,
+  key: string,
+): Promise<T | undefined> {
+  const found = inMemory.get(key);
   if (found) return found;
   try {
-    return (await inStore<Submission | undefined>('readonly', (store) => store.get(key))) ?? undefined;
+    return (await inStore<T | undefined>(name, 'readonly', (store) => store.get(key))) ?? undefined;
   } catch {
     return undefined;
   }
 }
 
-async function deleteSubmission(key: string): Promise<void> {
+async function deleteFiles(key: string): Promise<void> {
   memory.delete(key);
-  await inStore('readwrite', (store) => store.delete(key)).catch(() => undefined);
+  resultsInMemory.delete(key);
+  for (const name of ['submissions', 'results'] as const)
+    await inStore(name, 'readwrite', (store) => store.delete(key)).catch(() => undefined);
 }
 
 /** Deletes files that belong to no job in the list, and jobs after a week. */
@@ -248,6 +298,8 @@ export async function tidy(): Promise<void> {
       young.filter((entry) => entry.owner !== owner),
     );
   const known = new Set(young.map(({ key }) => key));
-  const keys = await inStore('readonly', (store) => store.getAllKeys()).catch(() => []);
-  for (const key of keys) if (typeof key === 'string' && !known.has(key)) await deleteSubmission(key);
+  for (const name of ['submissions', 'results'] as const) {
+    const keys = await inStore(name, 'readonly', (store) => store.getAllKeys()).catch(() => []);
+    for (const key of keys) if (typeof key === 'string' && !known.has(key)) await deleteFiles(key);
+  }
 }

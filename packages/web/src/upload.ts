@@ -1,6 +1,7 @@
 import type { FileRef, Job, JobState, UploadFile } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { useSyncExternalStore } from 'react';
+import { isLocalJob } from './job/local-id.ts';
 import { client } from './site.ts';
 import {
   entryAt,
@@ -215,7 +216,7 @@ export function follow(job: Job): void {
 export async function discard(key: string): Promise<void> {
   stop(key);
   const jobId = entryAt(key)?.jobId;
-  if (jobId) await client.remove(jobId);
+  if (jobId && !isLocalJob(jobId)) await client.remove(jobId);
   await deleteUploads(key);
   await forget(key);
 }

@@ -561,6 +561,7 @@ _ServiceOptional = TypedDict(
         "homepage": str,
         "limitations": str,
         "parity": ServiceParity,
+        "compute": Literal["server", "anywhere", "caller"],
         "modelSha256": str,
         "modelSha256s": list[str],
         "typicalSeconds": float,

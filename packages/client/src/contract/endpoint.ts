@@ -65,3 +65,9 @@ export const json = <T extends z.ZodType>(schema: T, description: string) => ({
   content: { 'application/json': schema },
 });
 export const idParam = z.object({ id: z.string() });
+/** Request headers of a file that has an ETag. */
+export const fileRequestHeaders = {
+  Range: 'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; several ranges are answered with the whole file',
+  'If-Range': 'The ETag that the first part came with: the range is sent only if the file is still the same',
+  'If-None-Match': 'ETags of what is there already',
+};

@@ -1,6 +1,6 @@
 import { stages, supportedExtensions } from '@tomaat/core';
 import { z } from 'zod';
-import { type Endpoint, idParam, json } from './endpoint.ts';
+import { type Endpoint, fileRequestHeaders, idParam, json } from './endpoint.ts';
 import { problemSchema } from './problem.ts';
 
 export const settledStates = ['succeeded', 'failed', 'canceled'] as const;
@@ -176,13 +176,7 @@ export const jobEndpoints = {
     summary: 'One output, in the stored format or the one asked for',
     description:
       'In the stored format it has an ETag, and one range of bytes may be requested, so that an interrupted download can resume (`curl -C -`). A converted output is always sent whole. Instead of `?format=`, the format may end the address, as in `…/outputs/mask.nrrd`.',
-    headers: {
-      Range:
-        'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; several ranges are answered with the whole file',
-      'If-Range':
-        'The ETag that the first part came with: the range is sent only if the file is still the same',
-      'If-None-Match': 'ETags of what is there already',
-    },
+    headers: fileRequestHeaders,
     params: z.object({ id: z.string(), name: z.string() }),
     query: z.object({
       format: z

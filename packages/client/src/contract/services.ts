@@ -1,6 +1,6 @@
-import { inputSchema, labelSchema, outputSchema, paritySchema } from '@tomaat/core';
+import { computePolicies, inputSchema, labelSchema, outputSchema, paritySchema } from '@tomaat/core';
 import { z } from 'zod';
-import { type Endpoint, idParam, json } from './endpoint.ts';
+import { type Endpoint, fileRequestHeaders, idParam, json } from './endpoint.ts';
 
 /** Where a server computes, and what it accepts. Of a server that does not say so nothing is assumed. */
 export const processingSchema = z.object({
@@ -56,6 +56,12 @@ export const serviceSchema = z.object({
   parameters: z.record(z.string(), z.unknown()).describe('JSON Schema of the inputs that are not files'),
   acceptance: z.array(z.record(z.string(), z.unknown())).describe('Rules that an input volume must meet'),
   runtime: z.string(),
+  compute: z
+    .enum(computePolicies)
+    .optional()
+    .describe(
+      'Where predictions run: server; anywhere: also at the caller, who may fetch manifest and models; caller: there alone. Missing for older servers: server',
+    ),
   modelSha256: z
     .string()
     .optional()
@@ -161,6 +167,51 @@ export const serviceEndpoints = {
         description: 'The file',
         headers: ['ETag'],
         content: { 'image/png': 'binary', 'image/jpeg': 'binary', 'image/webp': 'binary' },
+      },
+      304: { description: 'It has the ETag of If-None-Match' },
+    },
+  },
+  getManifest: {
+    method: 'GET',
+    path: '/api/services/{id}/manifest',
+    on: 'server',
+    tag: 'services',
+    summary: 'The whole manifest of a service that its callers may compute themselves',
+    description:
+      'For services whose `compute` is `anywhere` or `caller`; of all others 403. It has the steps before and after the networks.',
+    params: idParam,
+    responses: {
+      200: {
+        description: 'The tomaat.yaml of its author, as docs/reference/manifest.md describes it',
+        content: { 'application/yaml': 'binary' },
+      },
+    },
+  },
+  getModel: {
+    method: 'GET',
+    path: '/api/services/{id}/model',
+    on: 'server',
+    tag: 'services',
+    summary: 'A network of a service that its callers may compute themselves, an ONNX file',
+    description:
+      'For services whose `compute` is `anywhere` or `caller`; of all others 403. One range of bytes may be requested, so that an interrupted download can resume. The server’s audit log records who fetched it.',
+    headers: fileRequestHeaders,
+    params: idParam,
+    query: z.object({
+      sha256: z
+        .string()
+        .optional()
+        .describe('Which one, by its digest in the manifest; needed where the service has several'),
+    }),
+    responses: {
+      200: {
+        description: 'The file',
+        headers: ['Content-Disposition', 'ETag', 'Accept-Ranges'],
+        content: { 'application/octet-stream': 'binary' },
+      },
+      206: {
+        description: 'The range; Content-Range states its position',
+        content: { 'application/octet-stream': 'binary' },
       },
       304: { description: 'It has the ETag of If-None-Match' },
     },

@@ -106,6 +106,13 @@ describe('crossFaults()', () => {
       { preprocess: ['divideByMax', { flip: { axes: ['x'] } }, 'standardUptakeValue'] },
       ['preprocess.2: standardUptakeValue must come before divideByMax, which changes the values'],
     ],
+    [
+      'a program that callers may compute',
+      { compute: 'anywhere', model: [{ runtime: 'command', command: ['true'] }] },
+      [
+        'compute: anywhere needs networks in ONNX files, and a model has the runtime command. Write server, or remove this key',
+      ],
+    ],
     ['no outputs', { outputs: {} }, ['outputs: an app has at least one output']],
     [
       'a network without volumes',

@@ -22,6 +22,7 @@ type Keys =
   | 'model'
   | 'labels'
   | 'acceptance'
+  | 'compute'
   | 'selftest';
 
 interface Check<K extends Keys = Keys> {
@@ -56,6 +57,16 @@ const checks: readonly Check[] = [
   check(['inputs', 'model'], ({ inputs, model }) =>
     model.flatMap((spec, index) => within(placeIn(model, index), checkModel(spec, inputs))),
   ),
+  check(['compute', 'model'], ({ compute, model }) => {
+    const other = model.find(({ runtime }) => runtime !== 'onnx');
+    if (compute === 'server' || !other) return [];
+    return [
+      {
+        path: ['compute'],
+        message: `${compute} needs networks in ONNX files, and a model has the runtime ${other.runtime}. Write server, or remove this key`,
+      },
+    ];
+  }),
   check(['model', 'postprocess'], checkDecisions),
   check(['model'], checkSources),
   check(['model', 'postprocess'], checkMerging),

@@ -238,6 +238,10 @@ const selfTestSchema = z.strictObject({
 /** A case with the expected result. */
 export type SelfTest = z.infer<typeof selfTestSchema>;
 
+/** Where the networks of an app may run. */
+export const computePolicies = ['server', 'anywhere', 'caller'] as const;
+export type ComputePolicy = (typeof computePolicies)[number];
+
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1).describe('Version of this schema'),
   id: slug.describe('Name of the service in addresses'),
@@ -266,6 +270,12 @@ export const manifestSchema = z.strictObject({
     .array(stepSchema)
     .default([])
     .describe('Steps from the output of the model to the label map'),
+  compute: z
+    .enum(computePolicies)
+    .default('server')
+    .describe(
+      'Where predictions run: `server`, the weights never leave it; `anywhere`, also in the page of a caller, who can then fetch the weights and this manifest; `caller`, there alone, and the server refuses scans. The last two need networks in ONNX files',
+    ),
   outputs: z
     .record(elementName, outputSchema)
     .describe('What a caller receives; the first LabelVolume, otherwise the first output, is primary'),

@@ -40,6 +40,8 @@ const table: Readonly<Record<string, Need>> = {
   'GET /api/services/:id': 'predict',
   'GET /api/services/:id/sample': 'predict',
   'GET /api/services/:id/picture': 'predict',
+  'GET /api/services/:id/manifest': 'predict',
+  'GET /api/services/:id/model': 'predict',
   'POST /api/services/:id/fit': 'predict',
   'POST /api/services/:id/predictions': 'predict',
   'GET /api/jobs/:id': 'predict',

@@ -11,6 +11,7 @@ export type AuditEvent =
   | 'prediction.failed'
   | 'prediction.canceled'
   | 'result.read'
+  | 'model.read'
   | 'job.kept'
   | 'job.deleted'
   | 'job.expired'

@@ -45,7 +45,12 @@ labels:
   - { value: 1, name: one, color: '#7fb069' }
 `,
 );
-const app: App = { folder: '/none', manifest, manifestSha256: sha256Of('manifest') };
+const app: App = {
+  folder: '/none',
+  manifest,
+  manifestText: 'manifest',
+  manifestSha256: sha256Of('manifest'),
+};
 const output = {
   name: 'mask',
   type: 'LabelVolume',

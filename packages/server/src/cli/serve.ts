@@ -71,6 +71,7 @@ async function openServer(
     resultTtlMs: config.keepMinutes * 60_000,
     allowIdentity: config.allowIdentity,
     stripInputs: config.stripInputs,
+    withholdModels: config.withholdModels,
     maxQueued: config.maxQueued,
     maxUploadBytes: config.maxUploadBytes,
     maxVoxels: config.maxVoxels,

@@ -17,6 +17,16 @@ const contentSecurityPolicy = [
   "frame-ancestors 'none'",
 ].join('; ');
 
+/**
+ * The page shares its memory with no window and no file of another origin, so that browsers let it compute with several
+ * threads. Its workers need the headers, too.
+ */
+const isolation = {
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-embedder-policy': 'require-corp',
+  'cross-origin-resource-policy': 'same-origin',
+} as const;
+
 /** A document of the page, and the addresses at which it is served: its scripts find out what to show. */
 interface PageDocument {
   readonly file: string;
@@ -49,6 +59,7 @@ export async function registerPage(
     const html = await readFile(join(folder, file), 'utf8');
     return reply
       .header('content-security-policy', contentSecurityPolicy)
+      .headers(isolation)
       .header('cache-control', 'no-cache')
       .type('text/html; charset=utf-8')
       .send(placed(html, { root: rootFrom(request.originalUrl), basePath }));
@@ -56,6 +67,7 @@ export async function registerPage(
   for (const address of addresses) app.get(address, document);
   app.get('/assets/*', async (request, reply) =>
     reply
+      .headers(isolation)
       .header('cache-control', 'public, max-age=31536000, immutable')
       .sendFile(request.url.slice(1).split('?')[0]),
   );

@@ -3,7 +3,14 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
-import { type Input, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
+import {
+  type ComputePolicy,
+  type Input,
+  type Manifest,
+  parameterSchema,
+  primaryOutput,
+  TomaatError,
+} from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile, pictureOf } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
@@ -21,6 +28,8 @@ export interface Services {
   route(task: string, anatomy: string, id?: string): App;
   /** The service that v1 clients without a choice get. */
   readonly v1Default: App;
+  /** Where predictions of an app may run: as its author wrote, unless the operator keeps all models here. */
+  computeOf(app: App): ComputePolicy;
   card(app: App): Promise<Service>;
 }
 
@@ -32,11 +41,13 @@ export function createServices(
     keepSeconds,
     address,
     processing,
+    withholdModels = false,
   }: {
     defaultId?: string;
     keepSeconds?: number;
     address: Pick<PublicAddress, 'pathOf'>;
     processing?: Pick<ProcessingFacts, 'describe'>;
+    withholdModels?: boolean;
   },
 ): Services {
   const byId = new Map(apps.map((app) => [app.manifest.id, app]));
@@ -77,6 +88,8 @@ export function createServices(
 
   const v1Default = defaultId === undefined ? apps[0] : find(defaultId);
 
+  const computeOf = ({ manifest }: App) => (withholdModels ? 'server' : manifest.compute);
+
   async function card(app: App): Promise<Service> {
     const { manifest } = app;
     const primary = primaryOutput(manifest);
@@ -107,6 +120,7 @@ export function createServices(
       parameters: parameterSchema(manifest.inputs),
       acceptance: manifest.acceptance,
       runtime: manifest.model[0].runtime,
+      compute: computeOf(app),
       modelSha256: [...hashes].at(0),
       modelSha256s: hashes.size > 1 ? [...hashes] : undefined,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
@@ -119,7 +133,7 @@ export function createServices(
 
   const isDefault = (manifest: Manifest) => route(manifest.task, manifest.anatomy).manifest === manifest;
 
-  return { apps, find, route, v1Default, card };
+  return { apps, find, route, v1Default, computeOf, card };
 }
 
 export function registerServiceRoutes(app: FastifyInstance, services: Services): void {

@@ -23,6 +23,7 @@ export async function submitPrediction(
   context: ServerContext,
   { gone, ...more }: Submission = {},
 ): Promise<string> {
+  requireComputedHere(app);
   await using received = await receivePrediction(request, app, form, context);
   gone?.throwIfAborted();
   const { id } = await context.jobs.create({
@@ -35,6 +36,15 @@ export async function submitPrediction(
     ...more,
   });
   return id;
+}
+
+/** Refuses a scan for a service whose author lets it run at its callers alone, before any of it is read. */
+function requireComputedHere({ manifest: { id, compute } }: App): void {
+  if (compute !== 'caller') return;
+  throw new TomaatError(
+    'FORBIDDEN',
+    `The service ${id} runs on its callers’ own computers alone: this server takes no scans for it. Open its page in a browser, or fetch its manifest and model (/api/services/${id}/manifest and /model).`,
+  );
 }
 
 /** A job once it is settled, or as it is when `limit` aborts before that; undefined if it was deleted. */

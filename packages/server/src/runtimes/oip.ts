@@ -1,13 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import {
+  chooseInput,
+  chooseOutput,
+  convertOutput,
   type LabelTensor,
   type NetworkSession,
   parseModelServer,
   type ServedSpec,
   type Tensor,
   TomaatError,
+  toHalf,
+  type NetworkValue as Value,
 } from '@tomaat/core';
-import { chooseInput, chooseOutput, convertOutput, toHalf, type Value } from './network-values.ts';
 import { serverFault } from './oip-faults.ts';
 import type { AnsweredTensor, ModelFacts, TensorFacts } from './oip-messages.ts';
 import { connectMs, type ModelServer, nameOf, type ServedModel } from './oip-server.ts';

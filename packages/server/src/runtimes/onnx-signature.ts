@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import type { Value } from './network-values.ts';
+import type { NetworkValue as Value } from '@tomaat/core';
 import { checkExternalFiles, loadError, readModel, sessionOptions, valuesOf } from './onnx.ts';
 import { producerOf } from './onnx-graph.ts';
 

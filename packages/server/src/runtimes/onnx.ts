@@ -4,16 +4,20 @@ import { availableParallelism } from 'node:os';
 import { basename, dirname, isAbsolute, join, sep } from 'node:path';
 import {
   channelCount,
+  chooseInput,
+  chooseOutput,
+  convertOutput,
   type LabelTensor,
   type ModelSpec,
   type NetworkSession,
   type Tensor,
   TomaatError,
+  toHalf,
+  type NetworkValue as Value,
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
 import { canaryDims, type GraphChoice, openFaster } from './canary.ts';
-import { chooseInput, chooseOutput, convertOutput, toHalf, type Value } from './network-values.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import type { Runtime } from './runtime.ts';
 

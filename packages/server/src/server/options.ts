@@ -68,6 +68,8 @@ export interface ServerOptions
   allowIdentity?: 'yes' | 'local' | 'no';
   /** Whether what identifies the patient is removed from inputs before they are stored. */
   stripInputs?: boolean;
+  /** Whether no model leaves this server, whatever manifests allow (`compute`). */
+  withholdModels?: boolean;
   maxQueued?: number;
   /** Bodies of predictions received concurrently; 128 if missing. */
   maxBodies?: number;
@@ -108,6 +110,7 @@ export function withDefaults(options: ServerOptions) {
     resultTtlMs: options.resultTtlMs ?? settings.keepMinutes.default * 60_000,
     allowIdentity: options.allowIdentity ?? settings.allowIdentity.default,
     stripInputs: options.stripInputs ?? false,
+    withholdModels: options.withholdModels ?? false,
     maxQueued: options.maxQueued ?? settings.maxQueued.default,
     maxUploadBytes: options.maxUploadBytes ?? settings.maxUploadBytes.default,
     maxVoxels: options.maxVoxels ?? settings.maxVoxels.default,

@@ -1,21 +1,6 @@
 import { createReadStream } from 'node:fs';
-import { open, readFile } from 'node:fs/promises';
-import {
-  encodeOutput,
-  type FileGeometry,
-  isDicomFormat,
-  type Label,
-  numberLabels,
-  type OutputValue,
-  parseMeasurementsCsv,
-  parsePoints,
-  readMesh,
-  readSegmentationFile,
-  readTransform,
-  readVolume,
-  TomaatError,
-  type Volume,
-} from '@tomaat/core';
+import { open } from 'node:fs/promises';
+import { encodeOutput, numberLabels, readOutput, TomaatError, type Volume } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { damagedError } from '../store/damage.ts';
 import { diskError } from '../store/disk.ts';
@@ -35,44 +20,14 @@ const { path, digest, type, from, to, labels, geometry, forViewer, target } = JS
   target: string;
 };
 
-async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry; own?: readonly Label[] }> {
-  const source = {
-    name: `output.${from}`,
-    open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }),
-  };
-  switch (type) {
-    case 'LabelVolume': {
-      if (isDicomFormat(from)) {
-        const { labelMap, labels: own } = readSegmentationFile(await readFile(path));
-        return { value: labelMap, own };
-      }
-      return readVolume([source], nodePlatform).then(({ volume, header }) => ({
-        value: volume,
-        stated: header.geometry,
-      }));
-    }
-    case 'VTKMesh':
-      return { value: readMesh(await readFile(path)) };
-    case 'Fiducials': {
-      const text = await readFile(path, 'utf8');
-      return { value: from === 'json' ? JSON.parse(text) : parsePoints(text, 'points') };
-    }
-    case 'PlainText': {
-      const text = await readFile(path, 'utf8');
-      return { value: from === 'json' ? (JSON.parse(text) as { text: string }).text : text };
-    }
-    case 'Measurements': {
-      const text = await readFile(path, 'utf8');
-      return { value: from === 'csv' ? parseMeasurementsCsv(text) : JSON.parse(text).labels };
-    }
-    default:
-      return { value: await readTransform(source, nodePlatform) };
-  }
-}
+const stored = {
+  name: `output.${from}`,
+  open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }),
+};
 
 try {
   if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 does not match');
-  const { value, stated, own } = await readStored();
+  const { value, stated, own } = await readOutput({ type, format: from, file: stored }, nodePlatform);
   // A segmentation says what its labels were when it was made.
   const named = own ?? labels;
   await using file = await open(target, 'wx', 0o600);

@@ -3,6 +3,7 @@ import type { JobIn, Service } from '@tomaat/client';
 import { labelVoxels, readVolume, TomaatError, type Volume, webPlatform } from '@tomaat/core';
 import { sourceOf } from '../blob-source.ts';
 import { formatTime, stemOf } from '../format.ts';
+import { findJob, openOutput } from '../job/local.ts';
 import { client } from '../site.ts';
 import { entryOf, findSubmission, type Submission } from '../store.ts';
 import { labelStyles, labelsIn } from '../viewer/labels.ts';
@@ -45,12 +46,12 @@ export function useSide(choice: Choice | undefined) {
 }
 
 async function readJob(key: string, id: string, signal: AbortSignal): Promise<Side> {
-  const job = await client.job(id, { signal });
+  const job = await findJob(id, { signal });
   if (job.state !== 'succeeded')
     throw new TomaatError('BAD_INPUT', `This job has no result: it is ${job.state}. Choose another one.`);
   const output = labelMapOf(job);
   const [file, service, submission] = await Promise.all([
-    client.output(id, output, { format: 'nii', signal }),
+    openOutput(id, output, { format: 'nii', signal }),
     client.service(job.service, { signal }).catch(() => undefined),
     submissionOf(id),
   ]);

@@ -4,7 +4,6 @@ import type {
   DicomDisplay,
   DicomSeries,
   DicomVolumeHeader,
-  ErrorData,
   LeftOut,
   SeriesFormat,
   Volume,
@@ -83,7 +82,7 @@ export interface Removal extends RemovalChoice {
 export type ResultService = Pick<Service, 'id' | 'name' | 'version' | 'labels' | 'outputs'>;
 
 /** What the worker does: the input and output of each task. A worker has the files of one `open`. */
-export interface Operations {
+export type Operations = {
   open: { given: { files: readonly NamedFile[] }; result: SeriesCards };
   /** The middle slice of a series. */
   picture: { given: { uid: string }; result: Picture };
@@ -113,14 +112,4 @@ export interface Operations {
     };
     result: Blob;
   };
-}
-export type OperationName = keyof Operations;
-
-export type Request =
-  | { [Name in OperationName]: { id: number; name: Name; given: Operations[Name]['given'] } }[OperationName]
-  | { id: number; name: 'cancel' };
-
-export type Reply =
-  | { id: number; kind: 'progress'; done: number; total: number }
-  | { id: number; kind: 'done'; result: unknown }
-  | { id: number; kind: 'failed'; error: ErrorData };
+};

@@ -10,26 +10,15 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { sourceOf } from '../blob-source.ts';
-import { dataOf } from '../worker-errors.ts';
+import { answerCalls, type Handlers, type Task } from '../worker-calls.ts';
 import { dicomPlatform } from './codecs.ts';
-import type { OperationName, Operations, Removal, Reply, Request, SeriesCard } from './messages.ts';
+import type { Operations, Removal, SeriesCard } from './messages.ts';
 import { drawPicture } from './picture.ts';
 
 /*
  * The worker for one selection of DICOM files: it reads headers and pixels, de-identifies, and creates results, so
  * that the page stays responsive. It keeps headers and requested data, never all files.
  */
-
-interface Task {
-  readonly signal: AbortSignal;
-  report(done: number, total: number): void;
-}
-type Handlers = {
-  [Name in OperationName]: (
-    given: Operations[Name]['given'],
-    task: Task,
-  ) => Promise<Operations[Name]['result']>;
-};
 
 let input: DicomInput | undefined;
 let prepared: { for: string; series: PreparedSeries; removal: Removal } | undefined;
@@ -39,7 +28,7 @@ function opened(): DicomInput {
   return input;
 }
 
-const handlers: Handlers = {
+const handlers: Handlers<Operations> = {
   async open({ files }, { signal, report }) {
     input = await openDicomInput(
       files.map(({ path, file }) => sourceOf({ name: path, blob: file })),
@@ -162,39 +151,10 @@ function cardOf(series: DicomSeries): SeriesCard {
   };
 }
 
-// ---- Messages ----
-
-interface WorkerScope {
-  onmessage: ((event: MessageEvent<Request>) => void) | null;
-  postMessage(reply: Reply, transfer?: Transferable[]): void;
-}
-const scope = globalThis as unknown as WorkerScope;
-const running = new Map<number, AbortController>();
-const reportMs = 100;
-
-scope.onmessage = ({ data: request }) => {
-  const { id } = request;
-  if (request.name === 'cancel') return running.get(id)?.abort(new TomaatError('BAD_INPUT', 'Cancelled.'));
-  const abort = new AbortController();
-  running.set(id, abort);
-  let lastMs = 0;
-  const report = (done: number, total: number) => {
-    const now = performance.now();
-    if (now - lastMs < reportMs && done < total) return;
-    lastMs = now;
-    scope.postMessage({ id, kind: 'progress', done, total });
-  };
-  const handler = handlers[request.name] as (given: unknown, task: Task) => Promise<unknown>;
-  handler(request.given, { signal: abort.signal, report })
-    .then(
-      (result) => scope.postMessage({ id, kind: 'done', result }, buffersOf(result)),
-      (error: unknown) => scope.postMessage({ id, kind: 'failed', error: dataOf(error) }),
-    )
-    .finally(() => running.delete(id));
-};
-
 /** Memory that is transferred to the page instead of being copied. */
 function buffersOf(result: unknown): Transferable[] {
   const { voxels, rgba } = (result ?? {}) as { voxels?: ArrayBufferView; rgba?: ArrayBufferView };
   return [voxels, rgba].flatMap((view) => (view ? [view.buffer as ArrayBuffer] : []));
 }
+
+answerCalls<Operations>(handlers, buffersOf);

@@ -11,8 +11,8 @@ import {
 import type { Picked } from '../dicom/picked-files.ts';
 import { openDicomSession } from '../dicom/session.ts';
 import { FileDrop } from '../file-drop.tsx';
-import { client } from '../site.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
+import { openOutput } from './local.ts';
 
 /*
  * Results in DICOM. The server only has the de-identified series, so they are created here from the original files,
@@ -43,8 +43,10 @@ export async function makeDicomResult(
     frame,
   }: { job: JobIn<'succeeded'>; service: Service; output: JobOutput; format: SeriesFormat; frame?: number },
 ): Promise<Blob> {
-  const read = async (name: string, format: string) =>
-    (await client.output(job.id, name, { format })).bytes();
+  const read = async (name: string, format: string) => {
+    const blob = await (await openOutput(job.id, name, { format })).blob();
+    return new Uint8Array(await blob.arrayBuffer());
+  };
   const isTable = output.type === 'Measurements';
   const { id, name, version, labels, outputs } = service;
   return session.call('createResult', {

@@ -3,6 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
 import { goneText } from '../access-texts.ts';
+import { computeAgain, useLocalJob } from '../compute/runs.ts';
 import type { SentSeries } from '../dicom/originals.ts';
 import { stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
@@ -11,6 +12,7 @@ import { client, impatientClient, useService } from '../site.ts';
 import { entryOf, findSubmission, forget, type Submission, useIsDeleted } from '../store.ts';
 import { Empty, type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
 import { follow, tryAgain, uploadLife } from '../upload.ts';
+import { isLocalJob } from './local-id.ts';
 import { Progress } from './progress.tsx';
 import { Discard, UploadView } from './upload-view.tsx';
 
@@ -18,15 +20,23 @@ const Result = lazy(() => import('./result.tsx').then(({ Result }) => ({ default
 
 /** A job at its own address, from the upload to the result; it survives a reload. */
 export default function JobPage({ id }: { id: string }) {
-  return id.startsWith('upload-') ? (
-    <UploadView uploadKey={id.slice('upload-'.length)} />
-  ) : (
-    <JobView id={id} />
-  );
+  if (id.startsWith('upload-')) return <UploadView uploadKey={id.slice('upload-'.length)} />;
+  return isLocalJob(id) ? <LocalJobView id={id} /> : <ServerJobView id={id} />;
 }
 
-function JobView({ id }: { id: string }) {
-  const { job, error, silent } = useJob(id);
+const ServerJobView = ({ id }: { id: string }) => <JobView id={id} {...useJob(id)} />;
+/** Of a job that this browser computes. */
+const LocalJobView = ({ id }: { id: string }) => <JobView id={id} {...useLocalJob(id)} />;
+
+interface JobViewProps {
+  id: string;
+  job?: Job;
+  error?: unknown;
+  /** Whether the server does not respond. */
+  silent?: boolean;
+}
+
+function JobView({ id, job, error, silent }: JobViewProps) {
   const submission = useSubmission(id);
   const service = useService(job?.service);
   const name = service.data?.name ?? job?.service;
@@ -43,7 +53,7 @@ function JobView({ id }: { id: string }) {
         </p>
       </Empty>
     );
-  if (error !== undefined) return <JobGone id={id} error={error} />;
+  if (error !== undefined) return <JobGone id={id} error={error} submission={submission} />;
   if (!job) return <Loading what="Loading the job …" />;
   return (
     <>
@@ -56,6 +66,7 @@ function JobView({ id }: { id: string }) {
         <p className="fine">
           {name}
           {job.attempt > 1 && ` · attempt ${job.attempt}`}
+          {isLocalJob(id) && ' · on this computer'}
         </p>
       </section>
       {silent && !isSettled(job) && (
@@ -172,17 +183,18 @@ function useSubmission(jobId: string): Submission | undefined {
   return submission;
 }
 
-function JobGone({ id, error }: { id: string; error: unknown }) {
+function JobGone({ id, error, submission }: { id: string; error: unknown; submission?: Submission }) {
   const [, navigate] = useLocation();
   const entry = entryOf(id);
   const me = useMe();
   const service = useService(entry?.service);
-  const isGone = error instanceof TomaatError && error.code === 'NOT_FOUND';
+  const isGone = error instanceof TomaatError && error.code === 'NOT_FOUND' && !isLocalJob(id);
   const fault: Fault = isGone
     ? goneText(me.data, entry, { keepSeconds: service.data?.keepSeconds, nowMs: Date.now() })
     : faultOf(error);
   return (
     <Problem fault={fault}>
+      {submission && isLocalJob(id) && <Retry submission={submission} isLocal />}
       {entry && (
         <button type="button" onClick={() => void forget(entry.key).then(() => navigate('/jobs'))}>
           Remove from my list
@@ -197,30 +209,38 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
 
 function JobFailed({ job, submission }: { job: JobIn<'failed' | 'canceled'>; submission?: Submission }) {
   const entry = entryOf(job.id);
+  const isLocal = isLocalJob(job.id);
   const fault: Fault =
     job.state === 'canceled'
       ? {
           title: 'Cancelled',
-          message: entry?.uploads
-            ? `The job was cancelled. Your upload stays on the server for ${uploadLife}, so that you can try again without uploading again. “Delete it” deletes it immediately.`
-            : 'The job was cancelled. Its data has been deleted from the server.',
+          message: isLocal
+            ? job.error.detail
+            : entry?.uploads
+              ? `The job was cancelled. Your upload stays on the server for ${uploadLife}, so that you can try again without uploading again. “Delete it” deletes it immediately.`
+              : 'The job was cancelled. Its data has been deleted from the server.',
         }
       : { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code };
   return (
     <Problem fault={fault}>
-      {submission && <Retry submission={submission} />}
+      {submission && <Retry submission={submission} isLocal={isLocal} />}
       {entry && <Discard uploadKey={entry.key} />}
       <Link href={`/services/${encodeURIComponent(job.service)}`}>Back to the service</Link>
     </Problem>
   );
 }
 
-/** Submits the same request again. */
-function Retry({ submission }: { submission: Submission }) {
+/** Submits the same request again, to where it was computed before. */
+function Retry({ submission, isLocal }: { submission: Submission; isLocal: boolean }) {
   const [, navigate] = useLocation();
+  const [error, setError] = useState<unknown>();
+  const again = () => (isLocal ? computeAgain(submission) : tryAgain(submission)).then(navigate, setError);
   return (
-    <button type="button" onClick={() => void tryAgain(submission).then((address) => navigate(address))}>
-      Try again
-    </button>
+    <>
+      <button type="button" onClick={() => void again()}>
+        {isLocal ? 'Compute again' : 'Try again'}
+      </button>
+      {error !== undefined && <span role="alert">{faultOf(error).message}</span>}
+    </>
   );
 }

@@ -9,6 +9,8 @@ import { client } from '../site.ts';
 import type { Submission } from '../store.ts';
 import { CopyButton, faultOf, Problem } from '../ui.tsx';
 import type { LabelStyle } from '../viewer/labels.ts';
+import { openOutput } from './local.ts';
+import { isLocalJob } from './local-id.ts';
 import {
   baseOf,
   isFetchable,
@@ -51,12 +53,14 @@ function OpenInPanel({
   labels,
 }: OpenInProps & { map: JobOutput }) {
   const [program, setProgram] = useState<Program>('slicer');
+  // Other programs cannot fetch what only this browser has.
+  const isLocal = isLocalJob(job.id);
   const base = baseOf(job, fileName);
   const volume = scanFile(base, scan, submission, service);
   const labelMap = (format: 'nrrd' | 'nii.gz', ending: string): OpenFile => ({
     what: 'Labels',
     name: `${base}_${map.name}${ending}`,
-    make: async () => (await client.output(job.id, map.name, { format })).blob(),
+    make: async () => (await openOutput(job.id, map.name, { format })).blob(),
   });
   const snapFiles = [labelMap('nii.gz', '.nii.gz'), snapLabels(base, labels)];
   // As 3D Slicer names segmentations: our NRRD has the names and colours of the labels.
@@ -84,8 +88,8 @@ function OpenInPanel({
       <Files files={files} />
       {!volume && <p className="fine">The scan is not in this browser: open it from where you have it.</p>}
       {program === 'snap' && <SnapCommand volume={volume} files={snapFiles} />}
-      {program === 'slicer' && <SlicerLink address={nrrdAddress(job, map)} />}
-      {program === 'volview' && <VolViewLink address={nrrdAddress(job, map)} />}
+      {program === 'slicer' && !isLocal && <SlicerLink address={nrrdAddress(job, map)} />}
+      {program === 'volview' && !isLocal && <VolViewLink address={nrrdAddress(job, map)} />}
     </section>
   );
 }

@@ -2,11 +2,13 @@ import type { JobIn } from '@tomaat/client';
 import { type Stage, stages } from '@tomaat/core';
 import { useEffect, useState } from 'react';
 import { loginPhrase } from '../access-texts.ts';
+import { stopRun } from '../compute/runs.ts';
 import { formatClock, formatSeconds } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { PartBar } from '../part-bar.tsx';
 import { client } from '../site.ts';
 import { faultOf, Problem } from '../ui.tsx';
+import { isLocalJob, keyOfLocal } from './local-id.ts';
 import { NotifyButton } from './notify-button.tsx';
 
 /** The worker's stages, in plain words. */
@@ -24,6 +26,7 @@ export function Progress({ job, serviceName }: { job: JobIn<'queued' | 'running'
   const [error, setError] = useState<unknown>();
   const login = loginPhrase(useMe().data);
   const seconds = useElapsed(job.startedTime ?? job.createdTime);
+  const isLocal = isLocalJob(job.id);
   const queued = job.state === 'queued';
   const at = (stages as readonly (string | undefined)[]).indexOf(job.stage);
   const percent = job.fraction === undefined ? undefined : Math.round(job.fraction * 100);
@@ -56,9 +59,15 @@ export function Progress({ job, serviceName }: { job: JobIn<'queued' | 'running'
       )}
       <p className="fine">
         {formatClock(seconds)} {queued ? 'waiting' : 'elapsed'}
-        {job.expectedSeconds !== undefined && `; usually takes ${formatSeconds(job.expectedSeconds)}`}. You
-        can close this page: the job continues, and “My jobs” in this browser finds it again
-        {login && `, logged in ${login}`}.
+        {job.expectedSeconds !== undefined && `; usually takes ${formatSeconds(job.expectedSeconds)}`}.{' '}
+        {isLocal ? (
+          'This page computes it, and sends nothing of the scan. Keep it open until it is done.'
+        ) : (
+          <>
+            You can close this page: the job continues, and “My jobs” in this browser finds it again
+            {login && `, logged in ${login}`}.
+          </>
+        )}
       </p>
       {error !== undefined && <Problem fault={faultOf(error)} />}
       <div className="actions">
@@ -68,6 +77,7 @@ export function Progress({ job, serviceName }: { job: JobIn<'queued' | 'running'
           disabled={canceling}
           onClick={() => {
             setCanceling(true);
+            if (isLocal) return stopRun(keyOfLocal(job.id));
             client.cancel(job.id).catch((fault: unknown) => {
               setCanceling(false);
               setError(fault);
@@ -76,7 +86,7 @@ export function Progress({ job, serviceName }: { job: JobIn<'queued' | 'running'
         >
           {canceling ? 'Cancelling …' : 'Cancel'}
         </button>
-        <NotifyButton jobId={job.id} serviceName={serviceName} />
+        {!isLocal && <NotifyButton jobId={job.id} serviceName={serviceName} />}
       </div>
     </section>
   );

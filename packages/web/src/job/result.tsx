@@ -15,7 +15,6 @@ import type { SentSeries } from '../dicom/originals.ts';
 import { readScan } from '../form/scan.ts';
 import { formatBytes, formatMm, formatSeconds, stemOf } from '../format.ts';
 import { save } from '../save.ts';
-import { client } from '../site.ts';
 import type { Submission } from '../store.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import { labelStyles, labelsIn } from '../viewer/labels.ts';
@@ -24,6 +23,9 @@ import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from '
 import { compareFormats, formatName } from './download-formats.ts';
 import { Keeping } from './keep.tsx';
 import { LabelTable } from './label-table.tsx';
+import { openOutput } from './local.ts';
+import { isLocalJob } from './local-id.ts';
+import { LocalNote, LocalRecord } from './local-record.tsx';
 import { MeasurementTable } from './measurement-table.tsx';
 import { OpenIn } from './open-in.tsx';
 import { Share } from './share.tsx';
@@ -77,14 +79,16 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
   if (isThere && !wasThere) setWasThere(true);
   const isDrawn = isThere || wasThere;
   const error = labelMap.error ?? mesh.error ?? points.error;
+  const isLocal = isLocalJob(job.id);
 
   return (
     <>
       <div className="done-line">
         <p role="status">
-          Done in {formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}.
+          Done in {formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}
+          {isLocal && ' on this computer'}.
         </p>
-        <Keeping job={job} />
+        {isLocal ? <LocalNote job={job} /> : <Keeping job={job} />}
       </div>
       {error && <Problem fault={faultOf(error)} />}
       {maps.length > 1 && (
@@ -139,7 +143,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
             scan={scan.volume}
             map={maps.find(({ name }) => name === mapName)}
           />
-          <Share job={job} />
+          {isLocal ? <LocalRecord job={job} fileName={fileName} /> : <Share job={job} />}
         </div>
       </div>
       <div className="result-below">
@@ -173,7 +177,7 @@ function useOutput<T>(
     staleTime: Number.POSITIVE_INFINITY,
     gcTime: 0,
     queryFn: async ({ signal }) => {
-      const file = await client.output(job.id, name!, { format, signal });
+      const file = await openOutput(job.id, name!, { format, signal });
       return read(await file.blob());
     },
     // Volumes are large and never change: they are not compared.
@@ -287,8 +291,9 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
   const originals = useOriginals(sent);
   const isStripped = (job.strippedInputs ?? []).length > 0;
   // The server's DICOM results refer to the de-identified series: here they are created for the original one.
+  const isLocal = isLocalJob(job.id);
   const isMadeHere = (output: JobOutput) =>
-    sent !== undefined && (!sent.isUnchanged || isStripped) && formatsMadeHere(output).length > 0;
+    sent !== undefined && (!sent.isUnchanged || isStripped || isLocal) && formatsMadeHere(output).length > 0;
   const formatsOf = (output: JobOutput) => {
     if (!isMadeHere(output)) return output.formats;
     const others = output.formats.filter((format) => !isSeriesFormat(format));
@@ -303,7 +308,7 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
         const blob = await makeDicomResult(originals, made);
         return save(blob, `${stemOf(fileName ?? 'series')}_${output.name}.${format}`);
       }
-      const file = await client.output(job.id, output.name, { format });
+      const file = await openOutput(job.id, output.name, { format });
       save(await file.blob(), fileName ? `${stemOf(fileName)}_${output.name}.${format}` : file.fileName);
     } catch (fault) {
       setError(fault);
@@ -328,7 +333,9 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
                   <FormatLink
                     label={`${name} as ${formatName(format)}`}
                     address={
-                      isMadeHere(output) && isSeriesFormat(format) ? undefined : addressOf(output, format)
+                      isLocal || (isMadeHere(output) && isSeriesFormat(format))
+                        ? undefined
+                        : addressOf(output, format)
                     }
                     onDownload={() => void download(output, format)}
                   >

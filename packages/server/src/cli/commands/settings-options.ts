@@ -40,6 +40,7 @@ export const serverKeys: readonly FlagKey[] = [
   'keepMinutes',
   'allowIdentity',
   'stripInputs',
+  'withholdModels',
   'default',
 ];
 const oidcKeys: readonly FlagKey[] = [

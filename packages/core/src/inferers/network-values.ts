@@ -1,9 +1,10 @@
-import { type LabelTensor, type Tensor, TomaatError } from '@tomaat/core';
+import { TomaatError } from '../errors.ts';
+import type { LabelTensor, Tensor } from '../tensor.ts';
 
 /** What networks take and give, whatever runs them: the checks of their inputs and outputs, and the numbers in them. */
 
 /** An input or an output of a network, as its file or its server states it. */
-export interface Value {
+export interface NetworkValue {
   readonly name: string;
   /** float32, uint8 and so on, as onnxruntime calls them. */
   readonly type: string;
@@ -15,7 +16,7 @@ const maxListed = 20;
 const maxNameLength = 100;
 
 /** Names for a message: some of them, short and on one line, whatever a file or a server says. */
-function list(values: readonly Value[]): string {
+function list(values: readonly NetworkValue[]): string {
   const names = values.slice(0, maxListed).map(({ name }) => plain(name));
   return names.join(', ') + (values.length > maxListed ? ', …' : '');
 }
@@ -29,11 +30,11 @@ const plain = (name: string) => name.slice(0, maxNameLength).replace(/\p{Cc}/gu,
  * @throws {TomaatError} BAD_MANIFEST unless it takes one float tensor [1, C, z, y, x]; with `slices` [1, C, y, x] or [C, y, x]
  */
 export function chooseInput(
-  inputs: readonly Value[],
+  inputs: readonly NetworkValue[],
   name: string,
   wanted: string | undefined,
   slices = false,
-): Value {
+): NetworkValue {
   const input = wanted === undefined ? inputs[0] : inputs.find((value) => value.name === wanted);
   if (!input)
     throw new TomaatError(
@@ -71,7 +72,11 @@ export function chooseInput(
  * The output that is used: the one of the manifest's `model.output`, or the first.
  * @throws {TomaatError} BAD_MANIFEST unless it is there and holds numbers
  */
-export function chooseOutput(outputs: readonly Value[], name: string, wanted: string | undefined): Value {
+export function chooseOutput(
+  outputs: readonly NetworkValue[],
+  name: string,
+  wanted: string | undefined,
+): NetworkValue {
   const output = wanted === undefined ? outputs[0] : outputs.find((value) => value.name === wanted);
   if (!output)
     throw new TomaatError(
@@ -90,7 +95,7 @@ export function chooseOutput(outputs: readonly Value[], name: string, wanted: st
 const integerTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'uint64', 'int64', 'bool'];
 const isNumberType = (type: string) => ['float32', 'float16', 'float64', ...integerTypes].includes(type);
 
-/** What a network gave: a type as in `Value`, and its numbers in the typed array for it (float16 as its bits). */
+/** What a network gave: a type as in `NetworkValue`, and its numbers in the typed array for it (float16 as its bits). */
 export interface RawTensor {
   readonly type: string;
   readonly data: unknown;
@@ -130,7 +135,7 @@ function toLabels(values: Uint8Array | Int32Array | BigInt64Array, name: string)
   return high > 255 ? labels : Uint8Array.from(labels);
 }
 
-/** IEEE 754 half precision, an array type since Node 24; onnxruntime uses the same bits as Uint16Array. */
+/** IEEE 754 half precision, an array type since Node 24 and the browsers of 2025; onnxruntime uses the same bits as Uint16Array. */
 type HalfArrayConstructor = new (
   values: ArrayLike<number> | ArrayBufferLike,
   byteOffset?: number,
@@ -141,7 +146,7 @@ function halfArray(): HalfArrayConstructor {
   if (found) return found;
   throw new TomaatError(
     'APP_FAILED',
-    'Networks in float16 need Node 24 or newer. Update Node, or export the network in float32.',
+    'Networks in float16 need Node 24, or a browser of 2025, or newer. Update it, or export the network in float32.',
   );
 }
 export const toHalf = (data: Float32Array): Uint16Array => new (halfArray())(data);
