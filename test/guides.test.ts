@@ -29,6 +29,7 @@ const guides = [
   'app-in-typescript',
   'run-a-server',
   'operate',
+  'graphics-cards',
   'use-from-python',
   'use-from-typescript',
   'dicomweb',

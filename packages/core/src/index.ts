@@ -1,4 +1,5 @@
 export { type AcceptanceRule, acceptShape, checkShape, checkVolume, type Shape } from './app/acceptance.ts';
+export { type CanaryReport, compareSessions } from './app/canary.ts';
 export {
   type AppDefinition,
   checkDeclaration,
@@ -42,6 +43,9 @@ export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from '
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export { explainEmpty, isExplained, type Observation, observe, type VolumeSummary } from './app/explain.ts';
 export {
+  type DeviceKind,
+  deviceKinds,
+  hasOwnNetworks,
   isFileSpec,
   isNetworkSpec,
   type Manifest,
@@ -53,6 +57,7 @@ export {
   reservedWords,
   type SelfTest,
   type ServedSpec,
+  verifiedDevices,
   volumeInputs,
 } from './app/manifest.ts';
 export { type ModelServerAddress, parseModelServer } from './app/model-server.ts';

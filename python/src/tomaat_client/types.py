@@ -539,6 +539,7 @@ _ServiceProcessingOptional = TypedDict(
     {
         "machine": str,
         "ports": list[int],
+        "devices": list[str],
         "modelServers": list[str],
     },
     total=False,
@@ -561,6 +562,7 @@ _ServiceOptional = TypedDict(
         "homepage": str,
         "limitations": str,
         "parity": ServiceParity,
+        "devices": list[Literal["cpu", "cuda", "webgpu"]],
         "modelSha256": str,
         "modelSha256s": list[str],
         "typicalSeconds": float,

@@ -2,6 +2,7 @@ import { type ErrorCode, errorCodes, fileGeometrySchema, mediaTypes, type Output
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 import { seriesSchema } from './predictions.ts';
+import { deviceSchema } from './services.ts';
 
 // The messages between the server and workers on other machines.
 
@@ -32,6 +33,7 @@ const fileSchema = {
 export const completeSchema = z.strictObject({
   attempt: attemptSchema,
   seconds: z.number().min(0).max(maxSeconds).describe('How long the prediction took'),
+  device: deviceSchema.default('cpu').describe('What computed its networks; stated in the receipt'),
   outputs: z.array(
     z.strictObject({
       name: z.string(),

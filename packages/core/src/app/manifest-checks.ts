@@ -1,4 +1,4 @@
-import { type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
+import { hasOwnNetworks, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
 import {
   type CrossFault,
   canMeet,
@@ -22,6 +22,7 @@ type Keys =
   | 'model'
   | 'labels'
   | 'acceptance'
+  | 'devices'
   | 'selftest';
 
 interface Check<K extends Keys = Keys> {
@@ -55,6 +56,16 @@ const checks: readonly Check[] = [
   ),
   check(['inputs', 'model'], ({ inputs, model }) =>
     model.flatMap((spec, index) => within(placeIn(model, index), checkModel(spec, inputs))),
+  ),
+  check(['devices', 'model'], ({ devices, model }) =>
+    devices === undefined || hasOwnNetworks({ model })
+      ? []
+      : [
+          {
+            path: ['devices'],
+            message: 'is about networks of the runtime onnx, and this app has none. Remove it',
+          },
+        ],
   ),
   check(['model', 'postprocess'], checkDecisions),
   check(['model'], checkSources),

@@ -2,7 +2,15 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
-import { type Input, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
+import {
+  hasOwnNetworks,
+  type Input,
+  type Manifest,
+  parameterSchema,
+  primaryOutput,
+  TomaatError,
+  verifiedDevices,
+} from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile, pictureOf } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
@@ -105,6 +113,7 @@ export function createServices(
       parameters: parameterSchema(manifest.inputs),
       acceptance: manifest.acceptance,
       runtime: manifest.model[0].runtime,
+      devices: hasOwnNetworks(manifest) ? [...verifiedDevices(manifest)] : undefined,
       modelSha256: [...hashes].at(0),
       modelSha256s: hashes.size > 1 ? [...hashes] : undefined,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),

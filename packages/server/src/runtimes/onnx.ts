@@ -12,6 +12,8 @@ import {
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
+import { outOfCardMemory } from './card-memory.ts';
+import { type ComputeDevice, isCard, processor, providersOf } from './devices.ts';
 import { chooseInput, chooseOutput, convertOutput, toHalf, type Value } from './network-values.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import type { Runtime } from './runtime.ts';
@@ -19,6 +21,8 @@ import type { Runtime } from './runtime.ts';
 export interface OnnxOptions {
   /** Threads of one run; default: all of the machine's. */
   threads?: number;
+  /** What computes it; the processor if missing. */
+  device?: ComputeDevice;
   /** Names in the graph; default: its only input and its first output. */
   inputName?: string;
   outputName?: string;
@@ -48,11 +52,12 @@ export interface OnnxSession extends NetworkSession {
 /** The `onnx` runtime of an app's manifest. */
 export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   name: 'onnx',
-  description: 'A network in an ONNX file, on the CPU (onnxruntime)',
-  async open(app, spec) {
+  description: 'A network in an ONNX file, on the CPU or a graphics card (onnxruntime)',
+  async open(app, spec, { device }) {
     const { inferer } = spec;
     const session = await openOnnxSession(await appFile(app, spec.file), {
       threads: spec.threads,
+      device,
       inputName: spec.input,
       outputName: spec.output,
       labels: inferer.type === 'simple',
@@ -77,7 +82,7 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
 const warmUpVoxelsMax = 128 ** 3;
 
 /**
- * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so each
+ * Loads an ONNX file into onnxruntime, on one device. A run blocks its thread until it ends and cannot be stopped, so each
  * session belongs in its own process. Throws BAD_MANIFEST if the file is not a network that takes one float tensor [1, C,
  * z, y, x] (see `slices`), OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
  */
@@ -96,7 +101,7 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
   };
 
   let session = await create(modelFile).catch((cause) => {
-    throw loadError(cause, name);
+    throw loadError(cause, name, options.device);
   });
   try {
     const input = chooseInput(valuesOf(session.inputMetadata), name, options.inputName, options.slices);
@@ -112,7 +117,7 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
         withLabels = true;
       }
     }
-    const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels, options.slices);
+    const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels, options);
     const { inputDims } = opened;
     const fixed = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
     const known = fixed.every((d) => d !== null) && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
@@ -129,9 +134,10 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
 export function sessionOptions({
   threads,
   memPattern = false,
+  device = processor,
 }: OnnxOptions): InferenceSession.SessionOptions {
   return {
-    executionProviders: ['cpu'],
+    executionProviders: providersOf(device.device),
     intraOpNumThreads: threads ?? availableParallelism(),
     interOpNumThreads: 1,
     executionMode: 'sequential',
@@ -247,7 +253,7 @@ function wrapSession(
   input: Value,
   outputName: string,
   withLabels: boolean,
-  slices = false,
+  { slices = false, device }: Pick<OnnxOptions, 'slices' | 'device'>,
 ): OnnxSession {
   const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
   let closed = false;
@@ -260,7 +266,7 @@ function wrapSession(
       const results = await session.run({ [input.name]: feed }, [output]);
       return results[output];
     } catch (cause) {
-      throw runError(cause, name, dims);
+      throw runError(cause, name, dims, device);
     }
   };
   const run = async (tensor: Tensor) => convertOutput(await fetch(tensor, outputName), name);
@@ -309,8 +315,10 @@ function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
   );
 }
 
-export function loadError(cause: unknown, name: string): TomaatError {
+export function loadError(cause: unknown, name: string, device = processor): TomaatError {
   const message = messageOf(cause);
+  const card = isCard(device) && outOfCardMemory(message, { name, device, cause });
+  if (card) return card;
   if (noMemory.test(message)) return outOfMemory(name, cause, 'while it was loaded');
   return new TomaatError(
     'BAD_MANIFEST',
@@ -319,9 +327,11 @@ export function loadError(cause: unknown, name: string): TomaatError {
   );
 }
 
-function runError(cause: unknown, name: string, dims: readonly number[]): TomaatError {
+function runError(cause: unknown, name: string, dims: readonly number[], device = processor): TomaatError {
   if (cause instanceof TomaatError) return cause;
   const message = messageOf(cause);
+  const card = isCard(device) && outOfCardMemory(message, { name, device, dims, cause });
+  if (card) return card;
   const on = `on a tensor of ${dims.join(' × ')}`;
   if (noMemory.test(message)) return outOfMemory(name, cause, on);
   const axes = dims.length === 5 ? 'batch × components × z × y × x' : 'batch × components × rows × columns';

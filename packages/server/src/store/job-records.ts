@@ -104,6 +104,8 @@ export interface SettledJob {
   expiresMs: number;
   inputs: readonly InputFile[];
   outputs: readonly OutputFile[];
+  /** What computed its networks, as --device names it. Known of a job that has succeeded. */
+  device?: string;
 }
 
 /** Receives committed changes of jobs, and writes their receipts. */

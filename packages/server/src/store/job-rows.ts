@@ -20,7 +20,7 @@ import type { JobRow, JobsSchema } from './job-schema.ts';
 type Db = Kysely<JobsSchema>;
 
 export type Outcome =
-  | { state: 'succeeded'; outputs: readonly OutputFile[]; seconds: number }
+  | { state: 'succeeded'; outputs: readonly OutputFile[]; seconds: number; device?: string }
   | { state: 'failed' | 'canceled'; error: ErrorData };
 
 /** @throws the violation of the unique index if the owner has already used the idempotency key. */
@@ -258,6 +258,7 @@ export async function settleJob(
     expiresMs,
     inputs: inputs.sort((a, b) => a.position - b.position).map(toInputFile),
     outputs: outcome.state === 'succeeded' ? outcome.outputs : [],
+    device: outcome.state === 'succeeded' ? outcome.device : undefined,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { TomaatError } from '@tomaat/core';
+import type { Device } from '../runtimes/devices.ts';
 import type { ClaimedJob, InputFile, OutputFile } from '../store/job-records.ts';
 import type { WrittenFile, WrittenOutput } from './messages.ts';
 
@@ -14,8 +15,13 @@ export interface JobSource {
   /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
   isRunning(job: ClaimedJob): boolean;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
-  /** Takes the outputs over and settles the job; false if the job no longer runs this attempt. */
-  complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
+  /** Takes the outputs over and settles the job, whose networks `device` computed; false if the job no longer runs this attempt. */
+  complete(
+    job: ClaimedJob,
+    outputs: readonly WrittenOutput[],
+    seconds: number,
+    device: Device,
+  ): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
   /** Returns an unfinished job, for others to compute. */
   handBack(job: ClaimedJob): Promise<void>;

@@ -91,9 +91,15 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
       if (lease) lease.at = { stage, fraction };
     },
 
-    complete: (job, outputs, seconds) =>
+    complete: (job, outputs, seconds, device) =>
       settle(server, leases, job, async (signal) => {
-        const result = { attempt: job.attempt, seconds, outputs: outputs.map(toOutputFile) };
+        const result = {
+          attempt: job.attempt,
+          seconds,
+          // Servers of 0.1.0 do not know it, and take the processor for granted.
+          ...(device !== 'cpu' && { device }),
+          outputs: outputs.map(toOutputFile),
+        };
         for (;;) {
           for (const output of outputs)
             for (const file of filesOf([output])) await bringFile(server, job, output.name, file, signal);

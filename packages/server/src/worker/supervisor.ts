@@ -2,6 +2,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
 import { type ChildPoolOptions, createChildPool } from './child-pool.ts';
 import type { JobSource } from './job-source.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
@@ -11,8 +12,10 @@ import { watchStopRequest } from './stop-request.ts';
 export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'maxIdleMb' | 'modelServers'> {
   apps: readonly App[];
   source: JobSource;
-  /** Concurrent predictions. */
+  /** Concurrent predictions; on cards one for each of them. */
   slots: number;
+  /** What computes networks: the processor, for all slots, if missing; otherwise a card for each slot. */
+  devices?: readonly ComputeDevice[];
   /** Memory limit of each prediction; a share of the machine's memory if missing. */
   memory?: MemoryPolicy;
   /** Folder for the children's work, emptied at the start. */
@@ -55,7 +58,12 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const jobs = createJobRunner({ apps, source, pool, stopRequest, workFolder, maxVoxels, logger });
 
   const services = [...apps.keys()];
-  const slots = Array.from({ length: options.slots }, async () => {
+  const [first = processor, ...others] = options.devices ?? [];
+  const slotDevices =
+    isCard(first) && options.slots > 0
+      ? [first, ...others]
+      : Array.from({ length: options.slots }, () => first);
+  const slots = slotDevices.map(async (device) => {
     // While the outputs of a job are taken over, the child computes the next; but a slow disk must not fall ever
     // further behind.
     const settling: Promise<void>[] = [];
@@ -68,7 +76,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
           continue;
         }
         await new Promise<void>((computed) => {
-          settling.push(jobs.run(job, computed).catch(failed).finally(computed));
+          settling.push(jobs.run(job, device, computed).catch(failed).finally(computed));
         });
         if (settling.length > maxSettling) await settling.shift();
       } catch (error) {

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { logLevels, settings } from '../../settings.ts';
 import {
+  deviceOption,
   done,
   fingerprintOption,
   jsonOption,
@@ -20,10 +21,12 @@ export function addWorker(program: Command): void {
       new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
     )
     .addOption(
-      new Option('--workers <number>', 'number of concurrent predictions')
-        .argParser(wholeNumber)
-        .default(settings.workers.default),
+      new Option(
+        '--workers <number>',
+        `number of concurrent predictions (default: ${settings.workers.default})`,
+      ).argParser(wholeNumber),
     )
+    .addOption(deviceOption())
     .addOption(settingOption('memoryMb').argParser(wholeNumber))
     .addOption(
       new Option(
