@@ -30,6 +30,7 @@ const guides = [
   'run-a-server',
   'scale',
   'operate',
+  'graphics-cards',
   'use-from-python',
   'use-from-typescript',
   'dicomweb',

@@ -1,6 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import { settledStates } from './contract/jobs.ts';
+import { deviceSchema } from './contract/services.ts';
 import { verifySigned } from './signed.ts';
 
 /** `sha256:` and 64 hexadecimal digits. */
@@ -26,6 +27,15 @@ export const receiptSchema = z.object({
       z.object({
         runtime: z.string(),
         digest: digest.optional().describe('Of the weights, checked when they were loaded'),
+        device: deviceSchema
+          .optional()
+          .describe(
+            'What computed it. Missing for a program, for a job that has not succeeded, and in older receipts',
+          ),
+        verifiedOn: z
+          .array(z.string())
+          .optional()
+          .describe('The kinds of devices on which the author of the app has compared its results'),
       }),
     ),
   }),

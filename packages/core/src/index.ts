@@ -1,4 +1,5 @@
 export { type AcceptanceRule, acceptShape, checkShape, checkVolume, type Shape } from './app/acceptance.ts';
+export { type CanaryReport, compareSessions } from './app/canary.ts';
 export {
   type AppDefinition,
   checkDeclaration,
@@ -44,7 +45,10 @@ export { explainEmpty, isExplained, type Observation, observe, type VolumeSummar
 export {
   type ComputePolicy,
   computePolicies,
+  type DeviceKind,
+  deviceKinds,
   type FileSpec,
+  hasOwnNetworks,
   isFileSpec,
   isNetworkSpec,
   type Manifest,
@@ -56,6 +60,7 @@ export {
   reservedWords,
   type SelfTest,
   type ServedSpec,
+  verifiedDevices,
   volumeInputs,
 } from './app/manifest.ts';
 export { type ModelServerAddress, parseModelServer } from './app/model-server.ts';

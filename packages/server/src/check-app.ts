@@ -23,11 +23,12 @@ import {
 } from '@tomaat/core';
 import { type App, appFile, openApp } from './apps.ts';
 import { nodePlatform } from './node-platform.ts';
+import { type ComputeDevice, processor } from './runtimes/devices.ts';
 import type { ModelServers } from './trust/model-servers.ts';
 import { createMemoryPolicy } from './worker/memory-limit.ts';
 import { readVolumeFiles } from './worker/read-volume-files.ts';
 import { runApp } from './worker/run-app.ts';
-import { allFaultLines, verifyApp } from './worker/verify-app.ts';
+import { allFaultLines, unverifiedDevice, verifyApp } from './worker/verify-app.ts';
 
 /** One result of the check. */
 export interface CheckResult {
@@ -44,6 +45,7 @@ interface Checked {
   readonly app: App;
   readonly signal: AbortSignal;
   readonly modelServers?: ModelServers;
+  readonly device: ComputeDevice;
 }
 
 /** Storage orders that differ in axis order and in handedness from each other. */
@@ -53,12 +55,13 @@ const leastAgreement = 0.9;
 
 /**
  * What an author wants to know before publishing: is the folder valid, does the app run, does it keep left and right? Yields
- * each result as soon as it is known. `permittedFor` looks up what the app may use of model servers.
+ * each result as soon as it is known. `permittedFor` looks up what the app may use of model servers; `device` computes its networks.
  */
 export async function* checkApp(
   folder: string,
   signal: AbortSignal,
   permittedFor?: (app: App) => Promise<ModelServers | undefined>,
+  device = processor,
 ): AsyncGenerator<CheckResult> {
   const [opened, app] = await tryStep('manifest and weights', async () => {
     const found = await openApp(folder);
@@ -68,7 +71,7 @@ export async function* checkApp(
   });
   yield opened;
   if (!app) return;
-  const checked: Checked = { app, signal, modelServers: await permittedFor?.(app) };
+  const checked: Checked = { app, signal, modelServers: await permittedFor?.(app), device };
   const [verified, isVerified] = await tryStep('model', () => verifyModels(checked));
   yield verified;
   if (!isVerified) return;
@@ -110,12 +113,18 @@ async function tryStep<T>(
 }
 
 /** Checks that every model can be loaded, and every network fits the manifest. */
-async function verifyModels({ app, signal, modelServers }: Checked): Promise<[string, true]> {
-  const reports = await verifyApp(app, createMemoryPolicy({ slots: 1 }), signal, modelServers);
+async function verifyModels({ app, signal, modelServers, device }: Checked): Promise<[string, true]> {
+  const reports = await verifyApp(app, createMemoryPolicy({ slots: 1 }), signal, {
+    permitted: modelServers,
+    device,
+  });
   // An author wants to know that it runs, so a model server that is away is a fault here.
   const faults = allFaultLines(reports);
   if (faults.length > 0) throw new TomaatError('BAD_MANIFEST', faults.join('\n').trim());
-  return [reports.map(({ name, summary }) => `${name}: ${summary}`).join('\n'), true];
+  const found = reports.map(
+    ({ name, summary, compared }) => `${name}: ${summary}${compared ? `, ${compared}` : ''}`,
+  );
+  return [[...found, unverifiedDevice(app, device) ?? []].flat().join('\n'), true];
 }
 
 /**
@@ -194,7 +203,7 @@ async function compareOrientations(
 }
 
 async function predictLabels(
-  { app, signal, modelServers }: Checked,
+  { app, signal, modelServers, device }: Checked,
   test: SelfTest,
   paths: Readonly<Record<string, string>>,
 ): Promise<{ volume: Volume; seconds: number; empty?: string[] }> {
@@ -207,6 +216,7 @@ async function predictLabels(
     parameters: test.parameters,
     explains: true,
     modelServers,
+    device,
     signal,
   });
   const output = result.outputs.find((candidate) => candidate.primary)!;

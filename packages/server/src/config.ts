@@ -6,6 +6,7 @@ import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 import { isLoopback } from './addresses.ts';
+import { type Device, deviceForms, formatDevices, parseDevices, slotsOf } from './runtimes/devices.ts';
 import { faceNames, kebab, logLevels, settings } from './settings.ts';
 import { parseModelServerKey } from './trust/model-servers.ts';
 
@@ -61,6 +62,15 @@ const text = z.string('must be text').min(1, 'must not be empty');
 const claimRule = z.string('must be text').refine((rule) => parseClaimRule(rule) !== undefined, {
   error: 'must be CLAIM=VALUE, such as groups=radiology or email=@hospital.example',
 });
+/** One device, or several cards; see `parseDevices()`. */
+export const deviceSetting = z
+  .preprocess(
+    (value) => (Array.isArray(value) ? formatDevices(value) : value),
+    z.string('must be text').refine((text) => parseDevices(text) !== undefined, {
+      error: `must be one of: ${deviceForms}`,
+    }),
+  )
+  .transform((text): readonly Device[] => parseDevices(text) ?? []);
 const httpAddress = z.url({ protocol: /^https?$/, error: 'must be an http or https address' });
 
 const plainAddress = httpAddress
@@ -141,6 +151,7 @@ export const configSchema = z.strictObject({
   maxVoxels: count(1, 'of voxels').default(settings.maxVoxels.default),
   maxQueued: count(1, 'of predictions').default(settings.maxQueued.default),
   workers: count(0, 'of predictions').default(settings.workers.default),
+  device: deviceSetting.prefault(settings.device.default),
   drainSeconds: count(0, 'of seconds').default(settings.drainSeconds.default),
   memoryMb: count(0, 'of MB').optional(),
   maxIdleMb: count(0, 'of MB').optional(),
@@ -236,6 +247,9 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   if (values.oidcIssuer !== undefined && values.login !== true)
     faults.push('--oidc-issuer has no effect without --login. Give --login too.');
   faults.push(...archiveFaults(values));
+  const devices = (values.device as readonly Device[] | undefined) ?? [];
+  const fault = deviceFault(devices, values.workers as number | undefined);
+  if (fault) faults.push(fault);
   const scopes = values.oidcScopes as readonly string[] | undefined;
   if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');
   if (faults.length > 0) {
@@ -251,6 +265,14 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
     sources: Object.freeze(sources),
     file,
   };
+}
+
+/** Why this number of workers, if one was given, does not fit the cards. */
+export function deviceFault(devices: readonly Device[], workers: number | undefined): string | undefined {
+  const isFitting = workers === undefined || devices.length === 0 || slotsOf(devices, workers) === workers;
+  if (isFitting) return undefined;
+  const predictions = `${devices.length} prediction${devices.length === 1 ? '' : 's'}`;
+  return `--workers ${workers} does not fit --device ${formatDevices(devices)}, which computes ${predictions} at a time. Leave --workers out, or give --device cpu.`;
 }
 
 /** What does not fit together in the settings of the archive. */

@@ -125,7 +125,7 @@ export async function openApp(folder: string, options: OpenAppOptions = {}): Pro
       const inputs = join(folder, 'inputs');
       await mkdir(inputs, { recursive: true, mode: 0o700 });
       const files = await placeFiles(app, prediction.volumes, inputs);
-      if (!child?.alive) child = await startChild(app, memory, () => {}, options.modelServers);
+      if (!child?.alive) child = await startChild(app, memory, () => {}, { permitted: options.modelServers });
       const { outputs, seconds } = await computeIn(child, {
         ...prediction,
         files,

@@ -111,7 +111,11 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     interimAfterMs: options.interimAfterMs,
     eventsMs: options.eventsMs,
     slots: options.workers,
-    memory: createMemoryPolicy({ slots: options.workers, memoryMb: options.memoryMb }),
+    memory: createMemoryPolicy({
+      slots: options.workers,
+      memoryMb: options.memoryMb,
+      devices: options.devices,
+    }),
     login: { required: options.login, recognise: (key, request) => access.recognise(key, request) },
     ownerOf,
   };
@@ -165,6 +169,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
       apps,
       source: localSource(jobs, blobs, metrics),
       slots: context.slots,
+      devices: options.devices,
       memory: context.memory,
       modelServers: options.modelServers,
       maxIdleMb: options.maxIdleMb,

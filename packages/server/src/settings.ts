@@ -159,6 +159,12 @@ export const settings = {
   },
   maxQueued: { value: '<number>', about: 'most waiting predictions', default: 1000 },
   workers: { value: '<number>', about: 'concurrent predictions; 0: all by “tomaat worker”', default: 1 },
+  device: {
+    value: '<name>',
+    about: 'what computes networks: cpu, cuda, cuda:0,1 (one prediction at a time on each card) or webgpu',
+    default: ['cpu'],
+    defaultText: 'cpu',
+  },
   drainSeconds: {
     value: '<number>',
     about: 'how long running predictions may continue at the stop',

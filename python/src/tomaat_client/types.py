@@ -539,6 +539,7 @@ _ServiceProcessingOptional = TypedDict(
     {
         "machine": str,
         "ports": list[int],
+        "devices": list[str],
         "modelServers": list[str],
     },
     total=False,

@@ -1,6 +1,16 @@
-import { computePolicies, inputSchema, labelSchema, outputSchema, paritySchema } from '@tomaat/core';
+import {
+  computePolicies,
+  deviceKinds,
+  inputSchema,
+  labelSchema,
+  outputSchema,
+  paritySchema,
+} from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, fileRequestHeaders, idParam, json } from './endpoint.ts';
+
+/** What computes networks, as `--device` names a single one. */
+export const deviceSchema = z.string().regex(/^(cpu|webgpu|cuda:[0-9]{1,3})$/);
 
 /** Where a server computes, and what it accepts. Of a server that does not say so nothing is assumed. */
 export const processingSchema = z.object({
@@ -15,6 +25,12 @@ export const processingSchema = z.object({
     .array(z.int())
     .optional()
     .describe('With loopback: the ports at which it listens itself. At any other, something is in between'),
+  devices: z
+    .array(deviceSchema)
+    .optional()
+    .describe(
+      'What computes networks on this server; missing where all predictions are made by workers elsewhere',
+    ),
   remoteWorkers: z.boolean().describe('Whether workers on other machines may take its jobs'),
   modelServers: z
     .array(z.string())
@@ -61,6 +77,12 @@ export const serviceSchema = z.object({
     .optional()
     .describe(
       'Where predictions run: server; anywhere: also at the caller, who may fetch manifest and models; caller: there alone. Missing for older servers: server',
+    ),
+  devices: z
+    .array(z.enum(deviceKinds))
+    .optional()
+    .describe(
+      'The devices on which the author has compared the results of its networks; missing if no network of it is computed here',
     ),
   modelSha256: z
     .string()

@@ -2,6 +2,7 @@ import { type ErrorCode, errorCodes, fileGeometrySchema, mediaTypes, type Output
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 import { seriesSchema } from './predictions.ts';
+import { deviceSchema } from './services.ts';
 
 // The messages between the server and workers on other machines.
 
@@ -37,6 +38,7 @@ export const completeSchema = z.strictObject({
     .max(100)
     .default([])
     .describe('Faster forms in which operators of the networks were computed; stated in the receipt'),
+  device: deviceSchema.default('cpu').describe('What computed its networks; stated in the receipt'),
   outputs: z.array(
     z.strictObject({
       name: z.string(),

@@ -103,6 +103,7 @@ describe('estimatePrediction(): bytes', () => {
     const preprocess = [{ spacing: { pixdim: [0.5, 0, 0] } }, { centerSpatialCrop: { roiSize: [4, 3, 2] } }];
     const manifest = manifestOf({ ...module, preprocess });
     expect(estimatePrediction(manifest, { volume: facts(size, 'int16', 3) }, {})).toEqual({
+      networkBytes: 0,
       neededBytes: base + 3 * (480 * 2 + 19 * 8 * 6 * 4 * 2),
       modelSize: [4, 3, 2],
       windows: 1,
@@ -125,6 +126,7 @@ describe('estimatePrediction(): bytes', () => {
     // Two components of 30 × 8 × 6, each read and written as float32.
     expect(of('a').neededBytes).toBe(base + (480 + 64) * 2 + 1440 * 2 * 4 * 2);
     expect(of('b')).toEqual({
+      networkBytes: 0,
       neededBytes: base + (480 + 64) * 2 + 480 * (2 * 4 + 2),
       modelSize: size,
       windows: 1,
@@ -171,7 +173,7 @@ describe('estimatePrediction(): bytes', () => {
     });
     const of = (mode: string) => estimatePrediction(manifest, { volume: facts(size) }, { mode });
     expect(of('a').modelSize).toEqual([20, 8, 6]);
-    expect(of('b')).toEqual({ neededBytes: base + 480 * 8, modelSize: size, windows: 1 });
+    expect(of('b')).toEqual({ networkBytes: 0, neededBytes: base + 480 * 8, modelSize: size, windows: 1 });
     // Nothing is meant for c: the first one stands for it.
     expect(of('c').neededBytes).toBe(base + 480 * (2 + 205 + 2));
   });
@@ -254,9 +256,9 @@ describe('estimatePrediction(): bytes', () => {
   });
 
   it('are those of process and model without a known volume', () => {
-    const nothing = { modelSize: [1, 1, 1], windows: 1 };
-    expect(estimatePrediction(plain, {}, {}, 1000)).toEqual({ neededBytes: base + 1000, ...nothing });
-    expect(estimatePrediction(plain, {}, {})).toEqual({ neededBytes: base, ...nothing });
+    const nothing = (networkBytes: number) => ({ modelSize: [1, 1, 1], windows: 1, networkBytes });
+    expect(estimatePrediction(plain, {}, {}, 1000)).toEqual({ neededBytes: base + 1000, ...nothing(1000) });
+    expect(estimatePrediction(plain, {}, {})).toEqual({ neededBytes: base, ...nothing(0) });
   });
 });
 
@@ -338,6 +340,23 @@ describe('largestThatFits()', () => {
     expect(found(11 * 1024)).toEqual({ volume: [11 * 1024, 1, 1] });
     expect(found(11 * 1024 + 1000)).toEqual({ volume: [11 * 1024, 1, 1] });
     expect(found(11 * 1024 - 1)).toEqual({ volume: [10 * 1024, 1, 1] });
+  });
+
+  it('keeps the network within the memory of its device', () => {
+    const manifest = manifestOf({
+      model: { runtime: 'onnx', file: 'net.onnx', sha256: '0'.repeat(64) },
+      postprocess: ['argmax'],
+    });
+    // On the device: the weights, and for each voxel 48 + 1 + 2 numbers of 4 bytes.
+    const { networkBytes } = estimatePrediction(manifest, shape([100, 50, 20]), {}, 1e6);
+    expect(networkBytes).toBe(1e6 + 100_000 * 51 * 4);
+    const deviceBytes = 1e6 + 800_000 * 51 * 4;
+    const found = largestThatFits(manifest, shape([400, 200, 80]), {}, { modelBytes: 1e6, deviceBytes })!;
+    expect(found.volume).toEqual([200, 100, 40]);
+    expect(
+      largestThatFits(manifest, shape([4, 4, 4]), {}, { modelBytes: 2e6, deviceBytes: 2e6 }),
+    ).toBeUndefined();
+    expect(estimatePrediction(plain, shape([100, 50, 20]), {}).networkBytes).toBe(0);
   });
 
   it('scales every volume', () => {

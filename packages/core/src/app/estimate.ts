@@ -28,6 +28,8 @@ export interface Estimate {
   readonly modelSize: Size;
   /** Windows that the model is run on; 1 for the whole volume at once. */
   readonly windows: number;
+  /** Bytes that its networks take at their peak where they are computed, such as on a graphics card; 0 without networks. */
+  readonly networkBytes: number;
 }
 
 /** Memory of Node and the runtime without a volume. */
@@ -48,7 +50,13 @@ export function estimatePrediction(
   const found = modelsFor(manifest, parameters);
   const models = found.length > 0 ? found : manifest.model.slice(0, 1);
   const given = Object.values(volumes);
-  if (given.length === 0) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
+  if (given.length === 0)
+    return {
+      neededBytes: processBytes + modelBytes,
+      modelSize: [1, 1, 1],
+      windows: 1,
+      networkBytes: modelBytes,
+    };
   const stored = given.reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
     0,
@@ -62,6 +70,7 @@ export function estimatePrediction(
     neededBytes: processBytes + loaded + stored + working + keptBytes(models, shapes, given[0]),
     modelSize: most.size,
     windows: shapes.reduce((sum, { windows }) => sum + windows, 0),
+    networkBytes: modelBytes + Math.max(...shapes.map(({ networkBytes }) => networkBytes)),
   };
 }
 
@@ -86,6 +95,8 @@ interface ModelShape {
   readonly windowVoxels: number;
   /** From the preprocessing to its labels. */
   readonly workingBytes: number;
+  /** Of one window where the network is computed: its input, its inside and its output. */
+  readonly networkBytes: number;
   /** What it sees before the steps of its own. */
   readonly sharedBytes: number;
 }
@@ -129,7 +140,8 @@ function shapeOf(
     // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.
     const working = voxelCount(grid) * components * 4 + restoring;
     const workingBytes = Math.max(preparing, working);
-    return { size: grid.size, windows: 1, windowVoxels: voxelCount(grid), workingBytes, sharedBytes };
+    const windowVoxels = voxelCount(grid);
+    return { size: grid.size, windows: 1, windowVoxels, workingBytes, networkBytes: 0, sharedBytes };
   }
   const { inferer } = model;
   const isSlice = inferer.type === 'slice';
@@ -150,6 +162,7 @@ function shapeOf(
         : voxelCount(grid) / voxelCount({ size: seenAtOnce }),
     windowVoxels,
     workingBytes: Math.max(preparing, inferring + restoring),
+    networkBytes: inner + windowVoxels * (components + labelled + classes) * 4,
     sharedBytes,
   };
 }
@@ -192,14 +205,18 @@ function keptBytes(models: readonly ModelSpec[], shapes: readonly ModelShape[], 
 }
 
 /**
- * The largest volumes of the same proportions and spacing whose prediction needs no more than `allowedBytes`; undefined if
- * even a voxel is too much.
+ * The largest volumes of the same proportions and spacing whose prediction needs no more than `allowedBytes`, and on the device of its
+ * networks no more than `deviceBytes`; undefined if even a voxel is too much.
  */
 export function largestThatFits(
   manifest: Manifest,
   volumes: Readonly<Record<string, VolumeFactsOf>>,
   parameters: Readonly<Record<string, Parameter>>,
-  { modelBytes = 0, allowedBytes }: { modelBytes?: number; allowedBytes: number },
+  {
+    modelBytes = 0,
+    allowedBytes = Number.POSITIVE_INFINITY,
+    deviceBytes = Number.POSITIVE_INFINITY,
+  }: { modelBytes?: number; allowedBytes?: number; deviceBytes?: number },
 ): Record<string, Size> | undefined {
   const scaled = (factor: number) =>
     Object.fromEntries(
@@ -208,8 +225,10 @@ export function largestThatFits(
         { ...volume, size: volume.size.map((n) => Math.max(1, Math.floor(n * factor))) as unknown as Size },
       ]),
     );
-  const fits = (factor: number) =>
-    estimatePrediction(manifest, scaled(factor), parameters, modelBytes).neededBytes <= allowedBytes;
+  const fits = (factor: number) => {
+    const estimate = estimatePrediction(manifest, scaled(factor), parameters, modelBytes);
+    return estimate.neededBytes <= allowedBytes && estimate.networkBytes <= deviceBytes;
+  };
   if (!fits(0)) return undefined;
   let [least, most] = [0, 1];
   for (let i = 0; i < 20; i++) {

@@ -1,4 +1,4 @@
-import { type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
+import { hasOwnNetworks, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
 import {
   type CrossFault,
   canMeet,
@@ -23,6 +23,7 @@ type Keys =
   | 'labels'
   | 'acceptance'
   | 'compute'
+  | 'devices'
   | 'selftest';
 
 interface Check<K extends Keys = Keys> {
@@ -67,6 +68,16 @@ const checks: readonly Check[] = [
       },
     ];
   }),
+  check(['devices', 'model'], ({ devices, model }) =>
+    devices === undefined || hasOwnNetworks({ model })
+      ? []
+      : [
+          {
+            path: ['devices'],
+            message: 'is about networks of the runtime onnx, and this app has none. Remove it',
+          },
+        ],
+  ),
   check(['model', 'postprocess'], checkDecisions),
   check(['model'], checkSources),
   check(['model', 'postprocess'], checkMerging),

@@ -44,6 +44,10 @@ export const reservedWords = [
 /** Words of a query in addition to an app's parameters: no input may have such a name. */
 export const requestWords = ['frame', 'series', 'service', 'format', 'formats', 'output'] as const;
 
+/** What networks can be computed on: the processor, or a graphics card by one of two interfaces. */
+export const deviceKinds = ['cpu', 'cuda', 'webgpu'] as const;
+export type DeviceKind = (typeof deviceKinds)[number];
+
 const slug = z
   .string()
   .regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug (letters, digits, -)');
@@ -298,6 +302,14 @@ export const manifestSchema = z.strictObject({
   parity: paritySchema
     .optional()
     .describe('How the results agree with those of the author’s own pipeline; shown on the card'),
+  devices: z
+    .array(z.enum(deviceKinds))
+    .min(1)
+    .refine((kinds) => new Set(kinds).size === kinds.length, 'names a device twice. Remove one')
+    .optional()
+    .describe(
+      'The devices on which the author has compared the results of its networks: `cpu`, `cuda`, `webgpu`. `cpu` if missing. An operator may compute on another one, which the card, the log and the receipt then say',
+    ),
   limits: z
     .strictObject({
       seconds: z.number().positive().max(86_400).default(1800).describe('Longest time of one prediction'),
@@ -317,6 +329,14 @@ export const manifestSchema = z.strictObject({
     .prefault({}),
 });
 export type Manifest = z.infer<typeof manifestSchema>;
+
+/** The devices on which the author of an app has compared its results. */
+export const verifiedDevices = ({ devices }: Pick<Manifest, 'devices'>): readonly DeviceKind[] =>
+  devices ?? ['cpu'];
+
+/** Whether a device matters to an app: one of its networks is computed here, not on a model server or by a program. */
+export const hasOwnNetworks = ({ model }: { model: readonly ModelSpec[] }): boolean =>
+  model.some(({ runtime }) => runtime === 'onnx');
 
 /** The name of the output that the promise returns: the first label map, else the first output. */
 export function primaryOutput(manifest: { outputs: Readonly<Record<string, Output>> }): string {

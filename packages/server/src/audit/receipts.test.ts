@@ -39,6 +39,7 @@ const manifest = manifestOf(
   side: { type: radiobutton, label: Side, options: [left, right] }
   seeds: { type: fiducials, label: Seeds }
 model: { runtime: onnx, file: net.onnx, sha256: ${sha256Of('weights')} }
+devices: [cpu, webgpu]
 outputs:
   mask: { type: LabelVolume, label: Mask }
 labels:
@@ -82,6 +83,7 @@ const job: SettledJob = {
   ],
   outputs: [output],
   rewrites: ['sub-pixel'],
+  device: 'cuda:1',
 };
 
 let folder: string;
@@ -119,7 +121,9 @@ describe('receiptOf()', () => {
         id: 'two-models',
         version: '2.3.4',
         manifest: digestOf('manifest'),
-        models: [{ runtime: 'onnx', digest: digestOf('weights') }],
+        models: [
+          { runtime: 'onnx', digest: digestOf('weights'), device: 'cuda:1', verifiedOn: ['cpu', 'webgpu'] },
+        ],
       },
       acceptedTime: '1970-01-01T00:00:01.000Z',
       startedTime: '1970-01-01T00:00:02.000Z',

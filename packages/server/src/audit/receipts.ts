@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Receipt } from '@tomaat/client';
-import { type Input, isFileInput } from '@tomaat/core';
+import { type Input, isFileInput, verifiedDevices } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { JobWitness, SettledJob } from '../store/job-records.ts';
 import { version } from '../version.ts';
@@ -58,6 +58,8 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
       models: manifest.model.map((model) => ({
         runtime: model.runtime,
         digest: 'sha256' in model && model.sha256 !== undefined ? `sha256:${model.sha256}` : undefined,
+        // Others are computed by a program, or on a model server.
+        ...(model.runtime === 'onnx' && { device: job.device, verifiedOn: [...verifiedDevices(manifest)] }),
       })),
     },
     acceptedTime: time(job.createdMs),

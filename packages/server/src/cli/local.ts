@@ -24,6 +24,7 @@ export const runLocally: RunApp = async (app, request) => {
     explains: true,
     traces: request.scan === undefined ? undefined : [stageOfInput(request.scan)],
     modelServers: request.modelServers,
+    device: request.device,
     signal: request.signal,
     onProgress: request.onProgress,
   });

@@ -13,11 +13,13 @@ import {
   volumeInputs,
 } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
+import type { ComputeDevice } from '../runtimes/devices.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import type { Comparison } from './compare-result.ts';
 import { createProgress, plain, reportsOf } from './console.ts';
+import { openDevice } from './device-flag.ts';
 import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import { loadModelServers, type ModelServerFlags } from './model-servers.ts';
@@ -32,6 +34,8 @@ export interface RunFlags extends InputFlags, ResultFlags, ModelServerFlags {
   expected?: string;
   /** The least Dice of each label with it. */
   minDice?: number;
+  /** What computes networks; the processor if missing. */
+  device?: string;
   /** A file for a picture of the result. */
   preview?: string;
   quiet?: boolean;
@@ -52,6 +56,8 @@ export interface RunRequest {
   readonly keepsValues: boolean;
   /** What the app may use of model servers. */
   readonly modelServers?: ModelServers;
+  /** What computes its networks. */
+  readonly device?: ComputeDevice;
   readonly signal: AbortSignal;
   onProgress(stage: string, fraction: number): void;
   /** Called once for each output, in the manifest's order. */
@@ -85,6 +91,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   using interrupt = openInterrupt(() => progress.clear());
   const { signal } = interrupt;
+  const device = await openDevice(flags.device, signal);
   const plan = await planInputs(elements, flags, reportsOf(progress, flags, signal));
   const results = await planResults(elements, flags, plan.many);
   const expected = await readExpected(app, flags, plan);
@@ -121,6 +128,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
             (type === 'Measurements' || readsLabels) && format !== undefined && !isReadBack(type, format),
         ),
         modelServers,
+        device,
         signal,
         onEmpty: (lines) => {
           empty = lines;

@@ -7,9 +7,11 @@ import { openApps } from '../apps.ts';
 import type { Config, LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../registry/start.ts';
+import { type ComputeDevice, isCard, slotsOf } from '../runtimes/devices.ts';
 import { type RunningServer, startServer } from '../server.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
+import { openDevices } from '../worker/open-devices.ts';
 import { logVerified, verifyApps } from '../worker/verify-app.ts';
 import { readCertificates } from './connect.ts';
 import { runDemo } from './demo.ts';
@@ -40,12 +42,30 @@ interface Surroundings {
   readonly logger: Logger;
   readonly stopSignal: AbortSignal;
   readonly modelServers: ModelServers;
+  readonly devices: readonly ComputeDevice[];
+  /** Concurrent predictions. */
+  readonly slots: number;
+}
+
+/** @throws {TomaatError} BAD_REQUEST if a device of --device does not compute */
+async function surroundingsOf(
+  { config }: LoadedConfig,
+  logger: Logger,
+  stopSignal: AbortSignal,
+): Promise<Surroundings> {
+  return {
+    logger,
+    stopSignal,
+    modelServers: await modelServersOf(config),
+    devices: await openDevices(config.device, { signal: stopSignal, logger }),
+    slots: slotsOf(config.device, config.workers),
+  };
 }
 
 async function openServer(
   { config, sources }: LoadedConfig,
   appFolders: readonly string[],
-  { logger, stopSignal, modelServers }: Surroundings,
+  { logger, stopSignal, modelServers, devices, slots }: Surroundings,
 ): Promise<RunningServer> {
   return startServer({
     appFolders,
@@ -63,7 +83,8 @@ async function openServer(
     faces: config.faces,
     legacyPort: config.legacyPort,
     defaultService: config.default,
-    workers: config.workers,
+    workers: slots,
+    devices,
     drainMs: config.drainSeconds * 1000,
     memoryMb: config.memoryMb,
     modelServers,
@@ -90,12 +111,14 @@ async function archiveOf(url: string, { dicomwebCredentials, ca }: Config) {
 function verifyServed(
   { config }: LoadedConfig,
   folders: readonly string[],
-  { logger, stopSignal, modelServers }: Surroundings,
+  { logger, stopSignal, modelServers, devices, slots }: Surroundings,
 ): Promise<void> {
   const verified = openApps(folders).then((apps) =>
     verifyApps(apps, {
-      memory: createMemoryPolicy({ slots: config.workers, memoryMb: config.memoryMb }),
-      atATime: Math.max(1, config.workers),
+      memory: createMemoryPolicy({ slots, memoryMb: config.memoryMb, devices }),
+      devices,
+      // On cards one after the other, as predictions are.
+      atATime: devices.some(isCard) ? 1 : Math.max(1, slots),
       modelServers,
       signal: stopSignal,
       onVerified: logVerified(logger),
@@ -167,7 +190,7 @@ export async function serve(
   await prepareIssuer(loaded.config);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  const about = { logger, stopSignal: interrupt.signal, modelServers: await modelServersOf(loaded.config) };
+  const about = await surroundingsOf(loaded, logger, interrupt.signal);
   const verifying = verifyServed(loaded, options.appFolders, about);
   const server = await openServer(loaded, options.appFolders, about);
   opened.defer(() => server.close());
@@ -194,10 +217,11 @@ export async function up(
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  // The bundled apps are verified by the tests of every release.
-  const about = { logger, stopSignal: interrupt.signal, modelServers: await modelServersOf(config) };
-  const verifying = verifyServed(loaded, options.appFolders, about);
-  const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], about);
+  const about = await surroundingsOf(loaded, logger, interrupt.signal);
+  const served = [...bundledApps(), ...options.appFolders];
+  // On the processor the bundled apps are verified by the tests of every release.
+  const verifying = verifyServed(loaded, about.devices.some(isCard) ? served : options.appFolders, about);
+  const server = await openServer(loaded, served, about);
   opened.defer(() => server.close());
   hangup.add('the certificate', () => server.certificates.reload());
   hangup.add('the audit log', () => server.reopenFiles());

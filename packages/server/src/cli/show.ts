@@ -34,6 +34,8 @@ function cardOf(service: Service, server: string): string[] {
       Authors: authors.join(', '),
       Licence: licence,
       Citation: citation,
+      'Verified on': service.devices?.join(', '),
+      'Computed on': service.devices && service.processing?.devices?.join(', '),
       'Typical time':
         service.typicalSeconds === undefined ? undefined : formatSeconds(service.typicalSeconds),
       'Results kept': service.keepSeconds === undefined ? undefined : formatSeconds(service.keepSeconds),

@@ -80,7 +80,12 @@ async function compareVolume(
 
 function linesOf(receipt: Receipt, thumbprint: string): string[] {
   const { service, server, retention } = receipt;
-  const models = service.models.map(({ runtime, digest }) => `${runtime} ${digest ?? '(no weights)'}`);
+  const models = service.models.map(({ runtime, digest, device, verifiedOn }) => {
+    const verified = verifiedOn?.includes(device?.split(':')[0] ?? '')
+      ? ''
+      : ', where its author has not verified it';
+    return `${runtime} ${digest ?? '(no weights)'}${device ? `, computed on ${device}${verified}` : ''}`;
+  });
   const rows: [string, string][] = [
     ['Signed by', thumbprint],
     ['Job', `${receipt.job} · ${receipt.state}${receipt.error ? ` (${receipt.error})` : ''}`],

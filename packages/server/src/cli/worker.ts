@@ -5,12 +5,17 @@ import { availableParallelism, hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { openApps } from '../apps.ts';
+import { deviceFault } from '../config.ts';
+import { isCard, slotsOf } from '../runtimes/devices.ts';
+import { settings } from '../settings.ts';
 import { lockDataFolder } from '../store/database.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
+import { openDevices } from '../worker/open-devices.ts';
 import { remoteSource } from '../worker/remote-source.ts';
 import { startSupervisor } from '../worker/supervisor.ts';
 import { logVerified, verifyApps } from '../worker/verify-app.ts';
 import { connectTo, parseUrl } from './connect.ts';
+import { devicesOf } from './device-flag.ts';
 import { openHangup } from './hangup.ts';
 import { openInterrupt } from './interrupt.ts';
 import { openLog } from './log.ts';
@@ -19,7 +24,8 @@ import { bundledApps } from './packaged.ts';
 
 export interface WorkerFlags {
   token?: string;
-  workers: number;
+  workers?: number;
+  device?: string;
   memoryMb?: number;
   ca?: string;
   allowNet?: string[];
@@ -62,6 +68,11 @@ export async function worker(
   const modelServers = await loadModelServers(apps, flags);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
+  const asked = devicesOf(flags.device);
+  const unfit = deviceFault(asked, flags.workers);
+  if (unfit) throw new TomaatError('BAD_REQUEST', unfit, { field: 'workers' });
+  const devices = await openDevices(asked, { signal: interrupt.signal, logger });
+  const slots = slotsOf(asked, flags.workers ?? settings.workers.default);
   const workFolder = await openWorkFolder(opened);
   const host = hostname()
     .replace(/[^\w.-]/g, '')
@@ -97,18 +108,21 @@ export async function worker(
     if (interrupt.signal.aborted) return 0;
     throw error;
   }
-  const memory = createMemoryPolicy({ slots: flags.workers, memoryMb: flags.memoryMb });
-  await verifyApps(appFolders.length > 0 ? apps : [], {
+  const memory = createMemoryPolicy({ slots, memoryMb: flags.memoryMb, devices });
+  const onCard = devices.some(isCard);
+  await verifyApps(appFolders.length > 0 || onCard ? apps : [], {
     memory,
+    devices,
     modelServers,
-    atATime: flags.workers,
+    atATime: onCard ? 1 : slots,
     signal: interrupt.signal,
     onVerified: logVerified(logger),
   });
   const supervisor = await startSupervisor({
     apps,
     source,
-    slots: flags.workers,
+    slots,
+    devices,
     memory,
     modelServers,
     maxIdle: Math.max(2, availableParallelism()),

@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import {
   type Estimate,
   estimatePrediction,
+  hasOwnNetworks,
   isFileSpec,
   isNetworkSpec,
   largestThatFits,
@@ -40,25 +41,33 @@ export async function memoryNeed(
   const estimate = estimatePrediction(manifest, volumes, parameters, modelBytes);
   const neededMb = Math.round(estimate.neededBytes / 1e6);
   const limit = memory(app);
-  if (!limit) return { ...estimate, neededMb };
-  const allowedMb = limit.memoryMb;
+  const allowedMb = limit?.memoryMb;
+  const card = hasOwnNetworks(manifest) ? memory.card : undefined;
+  const cardMb = Math.round(estimate.networkBytes / 1e6);
+  const fitsProcess = allowedMb === undefined || neededMb <= allowedMb;
+  const fitsCard = card === undefined || cardMb <= card.memoryMb;
   const names = Object.keys(volumes).sort((a, b) => voxelCount(volumes[b]) - voxelCount(volumes[a]));
-  if (neededMb <= allowedMb || names.length === 0) return { ...estimate, neededMb, allowedMb };
+  if ((fitsProcess && fitsCard) || names.length === 0) return { ...estimate, neededMb, allowedMb };
   const [name] = names;
   const fitting = largestThatFits(manifest, volumes, parameters, {
     modelBytes,
-    allowedBytes: allowedMb * 1e6,
+    allowedBytes: allowedMb === undefined ? undefined : allowedMb * 1e6,
+    deviceBytes: card && card.memoryMb * 1e6,
   });
   const size = fitting?.[name];
   const shown = (sizes: readonly number[]) => sizes.join(' × ');
+  const needs = fitsProcess
+    ? `about ${cardMb} MB of the memory of ${card!.title}, of which ${card!.memoryMb} MB are free for it`
+    : `about ${neededMb} MB of memory, and ${allowedMb} MB may be used`;
+  const remedy = fitsProcess ? 'for a card with more memory, or for --device cpu' : howToRaise(limit);
   const wouldFit = size
     ? `About ${shown(size)} voxels would fit. Crop or resample the volume, or ask the operator`
     : 'No volume would fit. Ask the operator';
   return {
     ...estimate,
-    neededMb,
-    allowedMb,
-    tooBig: `A volume of ${shown(volumes[name].size)} voxels needs about ${neededMb} MB of memory, and ${allowedMb} MB may be used. ${wouldFit} ${howToRaise(limit)}.`,
+    neededMb: fitsProcess ? cardMb : neededMb,
+    allowedMb: fitsProcess ? card!.memoryMb : allowedMb,
+    tooBig: `A volume of ${shown(volumes[name].size)} voxels needs ${needs}. ${wouldFit} ${remedy}.`,
     largest: { name, size },
   };
 }

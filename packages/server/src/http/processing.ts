@@ -16,6 +16,8 @@ export interface ProcessingOptions {
   allowHost?: readonly string[];
   /** Concurrent predictions here; 0: all are done by remote workers. */
   slots: number;
+  /** What computes networks here, as --device names it. */
+  devices?: readonly string[];
   stripsInputs: boolean;
   /** Whether a worker elsewhere has a valid key: it may connect at any time. */
   hasWorkerKey(): Promise<boolean>;
@@ -38,6 +40,7 @@ export async function createProcessing({
   publicUrl,
   allowHost = [],
   slots,
+  devices = ['cpu'],
   stripsInputs,
   hasWorkerKey,
 }: ProcessingOptions): Promise<ProcessingFacts> {
@@ -55,6 +58,7 @@ export async function createProcessing({
       reach: isLoopback ? 'loopback' : 'network',
       ...(machine !== undefined && { machine }),
       ...(isLoopback && { ports: [...listening] }),
+      ...(slots > 0 && { devices: [...devices] }),
       remoteWorkers,
       ...(modelServers.length > 0 && { modelServers }),
       identity: isAllowed ? 'allowed' : 'refused',

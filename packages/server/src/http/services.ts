@@ -5,11 +5,13 @@ import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
 import {
   type ComputePolicy,
+  hasOwnNetworks,
   type Input,
   type Manifest,
   parameterSchema,
   primaryOutput,
   TomaatError,
+  verifiedDevices,
 } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile, pictureOf } from '../apps.ts';
@@ -121,6 +123,7 @@ export function createServices(
       acceptance: manifest.acceptance,
       runtime: manifest.model[0].runtime,
       compute: computeOf(app),
+      devices: hasOwnNetworks(manifest) ? [...verifiedDevices(manifest)] : undefined,
       modelSha256: [...hashes].at(0),
       modelSha256s: hashes.size > 1 ? [...hashes] : undefined,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),

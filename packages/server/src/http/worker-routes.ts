@@ -167,7 +167,7 @@ export function registerWorkerRoutes(
 
   app.post<JobParams>('/api/worker/jobs/:id/complete', async (request) => {
     const { id } = request.params;
-    const { attempt, seconds, rewrites, outputs } = await readBody(request, completeSchema);
+    const { attempt, seconds, device, rewrites, outputs } = await readBody(request, completeSchema);
     // The answer to the first of two equal requests may have been lost.
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
     const known = await recall(id, attempt);
@@ -183,7 +183,13 @@ export function registerWorkerRoutes(
     const job = await jobs.get(id);
     if (job) checkOutputs(services.find(job.service).manifest.outputs, outputs);
     for (const output of outputs) for (const file of filesOf(output)) await requireSize(output.name, file);
-    const accepted = await jobs.settle(id, attempt, { state: 'succeeded', outputs, seconds, rewrites });
+    const accepted = await jobs.settle(id, attempt, {
+      state: 'succeeded',
+      outputs,
+      seconds,
+      device,
+      rewrites,
+    });
     if (accepted && job) metrics.predictionSettled(job.service, 'succeeded', seconds);
     await letGo(id, attempt);
     if (!accepted) requireAttempt(id, attempt);

@@ -18,12 +18,16 @@ import {
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
 import { canaryDims, type GraphChoice, openFaster } from './canary.ts';
+import { outOfCardMemory } from './card-memory.ts';
+import { type ComputeDevice, isCard, processor, providersOf } from './devices.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import type { Runtime } from './runtime.ts';
 
 export interface OnnxOptions {
   /** Threads of one run; default: all of the machine's. */
   threads?: number;
+  /** What computes it; the processor if missing. */
+  device?: ComputeDevice;
   /** Names in the graph; default: its only input and its first output. */
   inputName?: string;
   outputName?: string;
@@ -63,11 +67,12 @@ type OpenedSession = Omit<OnnxSession, 'graph'>;
 /** The `onnx` runtime of an app's manifest. */
 export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   name: 'onnx',
-  description: 'A network in an ONNX file, on the CPU (onnxruntime)',
-  async open(app, spec) {
+  description: 'A network in an ONNX file, on the CPU or a graphics card (onnxruntime)',
+  async open(app, spec, { device }) {
     const { inferer } = spec;
     const session = await openOnnxSession(await appFile(app, spec.file), {
       threads: spec.threads,
+      device,
       inputName: spec.input,
       outputName: spec.output,
       labels: inferer.type === 'simple',
@@ -84,7 +89,7 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
 const warmUpVoxelsMax = 128 ** 3;
 
 /**
- * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so each
+ * Loads an ONNX file into onnxruntime, on one device. A run blocks its thread until it ends and cannot be stopped, so each
  * session belongs in its own process. Throws BAD_MANIFEST if the file is not a network that takes one float tensor [1, C,
  * z, y, x] (see `slices`), OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
  */
@@ -104,7 +109,7 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
 
   const load = (model: string | Uint8Array) =>
     create(model).catch((cause) => {
-      throw loadError(cause, name);
+      throw loadError(cause, name, options.device);
     });
 
   const session = await load(modelFile);
@@ -116,7 +121,7 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     // the engine rejects the added nodes, the network is still usable without them.
     const givesLabels = options.labels && facts && canLabel(output, facts);
     const wrap = (loaded: InferenceSession, withLabels: boolean) =>
-      wrapSession(loaded, ort.Tensor, name, input, output.name, withLabels, options.slices);
+      wrapSession(loaded, ort.Tensor, name, input, output.name, withLabels, options);
     const open = async (model?: Uint8Array) => {
       const labelling =
         givesLabels && (await create(withLabelOutput(model ?? bytes, output.name)).catch(() => undefined));
@@ -126,12 +131,10 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     opened = original;
     const { inputDims } = original;
     const window = windowDims(inputDims, options);
-    let choice: GraphChoice = {
-      applied: {},
-      left: facts ? 'the app wants it as it is' : 'it has another format',
-    };
+    const kept = reasonToKeep(facts, options);
+    let choice: GraphChoice = { applied: {}, left: kept };
     let warmDims: readonly number[] | undefined;
-    if (facts && options.rewrite !== false) {
+    if (kept === undefined) {
       const tries = canaryDims(inputDims, window, options.components ?? 1);
       ({ session: opened, choice, warmDims } = await openFaster(bytes, original, tries, open));
     }
@@ -151,6 +154,17 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
   }
 }
 
+/** Why a graph is not rewritten, if it may not be. */
+function reasonToKeep(
+  facts: GraphFacts | undefined,
+  { rewrite = true, device = processor }: OnnxOptions,
+): string | undefined {
+  if (!facts) return 'it has another format';
+  // What is slow on a processor need not be on a card.
+  if (isCard(device)) return 'a graphics card computes it';
+  return rewrite ? undefined : 'the app wants it as it is';
+}
+
 /** Dimensions of a window of a network that takes windows of any size; undefined for others. */
 function windowDims(
   inputDims: readonly (number | null)[],
@@ -165,9 +179,10 @@ function windowDims(
 export function sessionOptions({
   threads,
   memPattern = false,
+  device = processor,
 }: OnnxOptions): InferenceSession.SessionOptions {
   return {
-    executionProviders: ['cpu'],
+    executionProviders: providersOf(device.device),
     intraOpNumThreads: threads ?? availableParallelism(),
     interOpNumThreads: 1,
     executionMode: 'sequential',
@@ -283,7 +298,7 @@ function wrapSession(
   input: Value,
   outputName: string,
   withLabels: boolean,
-  slices = false,
+  { slices = false, device }: Pick<OnnxOptions, 'slices' | 'device'>,
 ): OpenedSession {
   const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
   let closed = false;
@@ -296,7 +311,7 @@ function wrapSession(
       const results = await session.run({ [input.name]: feed }, [output]);
       return results[output];
     } catch (cause) {
-      throw runError(cause, name, dims);
+      throw runError(cause, name, dims, device);
     }
   };
   const run = async (tensor: Tensor) => convertOutput(await fetch(tensor, outputName), name);
@@ -345,8 +360,10 @@ function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
   );
 }
 
-export function loadError(cause: unknown, name: string): TomaatError {
+export function loadError(cause: unknown, name: string, device = processor): TomaatError {
   const message = messageOf(cause);
+  const card = isCard(device) && outOfCardMemory(message, { name, device, cause });
+  if (card) return card;
   if (noMemory.test(message)) return outOfMemory(name, cause, 'while it was loaded');
   return new TomaatError(
     'BAD_MANIFEST',
@@ -355,9 +372,11 @@ export function loadError(cause: unknown, name: string): TomaatError {
   );
 }
 
-function runError(cause: unknown, name: string, dims: readonly number[]): TomaatError {
+function runError(cause: unknown, name: string, dims: readonly number[], device = processor): TomaatError {
   if (cause instanceof TomaatError) return cause;
   const message = messageOf(cause);
+  const card = isCard(device) && outOfCardMemory(message, { name, device, dims, cause });
+  if (card) return card;
   const on = `on a tensor of ${dims.join(' × ')}`;
   if (noMemory.test(message)) return outOfMemory(name, cause, on);
   const axes = dims.length === 5 ? 'batch × components × z × y × x' : 'batch × components × rows × columns';

@@ -1,6 +1,7 @@
 import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
+import type { ComputeDevice } from './devices.ts';
 
 /** What a runtime needs to know about its process. */
 export interface RuntimeContext {
@@ -10,6 +11,8 @@ export interface RuntimeContext {
   readonly closing: AbortSignal;
   /** What is permitted of model servers; missing for an app that uses none. */
   readonly modelServers?: ModelServers;
+  /** What computes networks of this process; the processor if missing. */
+  readonly device?: ComputeDevice;
   onSpawn(pid: number): void;
   onExit(pid: number): void;
 }

@@ -94,6 +94,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     publicUrl: options.publicUrl,
     allowHost: options.allowHost,
     slots: options.workers,
+    devices: options.devices?.map(({ device }) => device),
     stripsInputs: options.stripInputs,
     hasWorkerKey: () => hasKeyWith('worker', database.db as unknown as Kysely<KeySchema>),
   });

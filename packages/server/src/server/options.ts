@@ -3,6 +3,7 @@ import type { OidcSettings } from '../access/claims.ts';
 import type { HostOptions } from '../access/hosts.ts';
 import { isLoopback } from '../addresses.ts';
 import type { SeriesSourceOptions } from '../intake/series-source.ts';
+import type { ComputeDevice } from '../runtimes/devices.ts';
 import { type FaceName, settings } from '../settings.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 
@@ -45,6 +46,8 @@ export interface ServerOptions
   archive?: Pick<SeriesSourceOptions, 'url' | 'credentials' | 'ca'>;
   /** Concurrent predictions in this process's own children; 0 leaves all to remote workers. */
   workers?: number;
+  /** What computes networks, of `openDevices()`; the processor if missing. Of cards there are as many as `workers`. */
+  devices?: readonly ComputeDevice[];
   /** Memory of one prediction if its app sets no limit, MB; 0: no limit; a share of the machine's if missing. */
   memoryMb?: number;
   /** Memory that idle children with their models may take, MB; a quarter of the machine's if missing. */

@@ -106,6 +106,8 @@ export interface SettledJob {
   outputs: readonly OutputFile[];
   /** Names of the faster forms in which operators of its networks were computed. */
   rewrites: readonly string[];
+  /** What computed its networks, as --device names it. Known of a job that has succeeded. */
+  device?: string;
 }
 
 /** Receives committed changes of jobs, and writes their receipts. */

@@ -20,7 +20,13 @@ import type { JobRow, JobsSchema } from './job-schema.ts';
 type Db = Kysely<JobsSchema>;
 
 export type Outcome =
-  | { state: 'succeeded'; outputs: readonly OutputFile[]; seconds: number; rewrites?: readonly string[] }
+  | {
+      state: 'succeeded';
+      outputs: readonly OutputFile[];
+      seconds: number;
+      device?: string;
+      rewrites?: readonly string[];
+    }
   | { state: 'failed' | 'canceled'; error: ErrorData };
 
 /** @throws the violation of the unique index if the owner has already used the idempotency key. */
@@ -272,6 +278,7 @@ export async function settleJob(
     inputs: inputs.sort((a, b) => a.position - b.position).map(toInputFile),
     outputs: outcome.state === 'succeeded' ? outcome.outputs : [],
     rewrites: outcome.state === 'succeeded' ? (outcome.rewrites ?? []) : [],
+    device: outcome.state === 'succeeded' ? outcome.device : undefined,
   };
 }
 

@@ -12,11 +12,26 @@ export type ChildAnswer<T> = { readonly answer: T } | { readonly died: string; r
 export async function askChild<T>(
   file: string,
   args: readonly string[],
-  { dataMb, message, signal }: { dataMb?: number; message?: Serializable; signal: AbortSignal },
+  {
+    dataMb,
+    message,
+    environment,
+    signal,
+  }: {
+    dataMb?: number;
+    message?: Serializable;
+    /** Variables in addition to those of this process. */
+    environment?: Readonly<Record<string, string>>;
+    signal: AbortSignal;
+  },
 ): Promise<ChildAnswer<T>> {
   signal.throwIfAborted();
   const [program, words] = limitedNode(file, args, dataMb);
-  const child = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+  const child = spawn(program, words, {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    serialization: 'json',
+    env: { ...process.env, ...environment },
+  });
   const stop = () => child.kill('SIGKILL');
   signal.addEventListener('abort', stop, { once: true });
   if (message !== undefined) child.send(message, () => {}); // A failed send is followed by the end.

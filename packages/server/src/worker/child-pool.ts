@@ -1,5 +1,7 @@
+import { hasOwnNetworks } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { type Child, startChild } from './child-process.ts';
 import { type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
@@ -21,8 +23,11 @@ export interface ChildPoolOptions {
 
 /** The children of a supervisor: those that compute, and those that wait with their model loaded. */
 export interface ChildPool {
-  /** An idle child of the app, or a new one. Throws what the app's manifest deserves. */
-  take(app: App): Promise<Child>;
+  /**
+   * An idle child of the app on this device, or a new one. On a card one child at a time has networks: another app's idle one ends first.
+   * Throws what the app's manifest deserves.
+   */
+  take(app: App, device?: ComputeDevice): Promise<Child>;
   /** Keeps a child for the next job of its app, as far as the limits allow. */
   giveBack(child: Child): void;
   /** Ends all children, those that compute too. */
@@ -43,9 +48,10 @@ export function createChildPool({
   const idle: Child[] = [];
   let budgetTimer: NodeJS.Timeout | undefined;
 
-  async function take(app: App): Promise<Child> {
-    const index = idle.findIndex((child) => child.app === app && child.alive);
+  async function take(app: App, device = processor): Promise<Child> {
+    const index = idle.findIndex((child) => child.app === app && child.device === device && child.alive);
     if (index >= 0) return idle.splice(index, 1)[0];
+    if (isCard(device) && hasOwnNetworks(app.manifest)) await clear(device);
     let child: Child | undefined;
     const forget = () => {
       if (!child) return;
@@ -53,9 +59,16 @@ export function createChildPool({
       const at = idle.indexOf(child);
       if (at >= 0) idle.splice(at, 1);
     };
-    child = await startChild(app, memory, forget, modelServers);
+    child = await startChild(app, memory, forget, { permitted: modelServers, device });
     all.add(child);
     return child;
+  }
+
+  /** Ends the idle children that hold memory of a card. */
+  async function clear(device: ComputeDevice): Promise<void> {
+    const holders = idle.filter((child) => child.device === device && hasOwnNetworks(child.app.manifest));
+    for (const child of holders) idle.splice(idle.indexOf(child), 1);
+    await Promise.all(holders.map((child) => child.stop()));
   }
 
   function giveBack(child: Child): void {

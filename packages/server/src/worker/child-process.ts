@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { type ErrorData, type StageTimes, TomaatError } from '@tomaat/core';
+import { type ErrorData, hasOwnNetworks, type StageTimes, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
 import { EndedBySignal, stopSignalOf } from '../runtimes/ended-by-signal.ts';
 import { ownExtension } from '../source.ts';
 import { type ModelServers, modelServersFor } from '../trust/model-servers.ts';
@@ -13,6 +14,8 @@ import { outOfMemory } from './out-of-memory.ts';
 /** A child bound to one app: idle or computing one prediction; ended by a signal, never by a message. */
 export interface Child {
   readonly app: App;
+  /** What computes its networks. */
+  readonly device: ComputeDevice;
   readonly pid: number;
   /** The process groups of its programs: of the one that runs, and of those that it keeps between predictions. */
   readonly programs: ReadonlySet<number>;
@@ -46,19 +49,24 @@ const startLimitMs = 60_000;
 
 /**
  * Starts a child for an app and waits until it has read the app. `permitted` is what it may use of model servers. Throws the errors
- * of the app's manifest.
+ * of the app's manifest. A child that computes on a card has no limit of its process: CUDA maps the memory of the card into it, which would count.
  */
 export async function startChild(
   app: App,
   memory: MemoryPolicy,
   onExit: () => void,
-  permitted?: ModelServers,
+  { permitted, device = processor }: { permitted?: ModelServers; device?: ComputeDevice } = {},
 ): Promise<Child> {
   const limit = memory(app);
-  const [file, args] = limitedNode(childFile, [app.folder, JSON.stringify(limit ?? null)], limit?.dataMb);
+  const [file, args] = limitedNode(
+    childFile,
+    [app.folder, JSON.stringify(limit ?? null), JSON.stringify(device)],
+    isCard(device) && hasOwnNetworks(app.manifest) ? undefined : limit?.dataMb,
+  );
   const child = spawn(file, args, {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'json',
+    env: { ...process.env, ...device.environment },
     // A separate process group: Ctrl-C in a terminal reaches the server, which decides about its children.
     detached: process.platform !== 'win32',
   });
@@ -157,6 +165,7 @@ export async function startChild(
 
   return {
     app,
+    device,
     pid: child.pid!,
     programs,
     get alive() {

@@ -22,6 +22,7 @@ import {
 import { type App, openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
+import type { ComputeDevice } from '../runtimes/devices.ts';
 import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import type { RuntimeContext } from '../runtimes/runtime.ts';
 import { openModel } from '../runtimes/runtimes.ts';
@@ -43,12 +44,13 @@ import { markOutlived } from './survivors.ts';
 
 /**
  * The process that computes: one app, one prediction at a time. It may be killed at any moment; only
- * what it has reported as done counts. Started by the supervisor with the app's folder and its memory limit as arguments.
+ * what it has reported as done counts. Started by the supervisor with the app's folder, its memory limit and its device as arguments.
  */
 
 behaveAsChild();
 
 const memoryLimit = (JSON.parse(process.argv[3] ?? 'null') ?? undefined) as MemoryLimit | undefined;
+const device = (JSON.parse(process.argv[4] ?? 'null') ?? undefined) as ComputeDevice | undefined;
 
 const progressEveryMs = 100;
 /** A prediction this young may be done before anyone reads its progress. */
@@ -94,6 +96,7 @@ const processContext: RuntimeContext = {
     return lastFolder ?? '';
   },
   closing: closing.signal,
+  device,
   get modelServers() {
     return modelServers;
   },

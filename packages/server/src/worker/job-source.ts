@@ -1,6 +1,14 @@
 import type { TomaatError } from '@tomaat/core';
+import type { Device } from '../runtimes/devices.ts';
 import type { ClaimedJob, InputFile, OutputFile } from '../store/job-records.ts';
 import type { WrittenFile, WrittenOutput } from './messages.ts';
+
+/** How the networks of a job were computed; stated in its receipt. */
+export interface ComputedBy {
+  readonly device: Device;
+  /** Names of the rewrites that were used. */
+  readonly rewrites: readonly string[];
+}
 
 /**
  * Where the jobs of a supervisor come from: the store of its own process (local-source.ts), or a server elsewhere
@@ -14,12 +22,12 @@ export interface JobSource {
   /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
   isRunning(job: ClaimedJob): boolean;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
-  /** Takes the outputs over, with the names of the rewrites that were used, and settles the job; false if the job no longer runs this attempt. */
+  /** Takes the outputs over and settles the job, whose networks were computed `by`; false if the job no longer runs this attempt. */
   complete(
     job: ClaimedJob,
     outputs: readonly WrittenOutput[],
     seconds: number,
-    rewrites: readonly string[],
+    by: ComputedBy,
   ): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
   /** Returns an unfinished job, for others to compute. */

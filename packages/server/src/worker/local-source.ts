@@ -45,7 +45,7 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
     },
     isRunning: (job) => jobs.isRunning(job.id, job.attempt),
     touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
-    async complete(job, outputs, seconds, rewrites) {
+    async complete(job, outputs, seconds, { device, rewrites }) {
       const held: string[] = [];
       const keep = ({ digest }: { digest: string }) => {
         jobs.hold(digest);
@@ -68,6 +68,7 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
           state: 'succeeded',
           outputs: files,
           seconds,
+          device,
           rewrites,
         });
         if (accepted) metrics.predictionSettled(job.service, 'succeeded', seconds);

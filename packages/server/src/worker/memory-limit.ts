@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { App } from '../apps.ts';
+import type { ComputeDevice } from '../runtimes/devices.ts';
 
 /*
  * How much memory a prediction may take. The manifest of its app takes precedence, then the operator (`memoryMb`); otherwise
@@ -30,7 +31,11 @@ export interface MemoryLimit {
 }
 
 /** Returns the limit of an app's predictions; undefined without a limit. */
-export type MemoryPolicy = (app: Pick<App, 'manifest'>) => MemoryLimit | undefined;
+export interface MemoryPolicy {
+  (app: Pick<App, 'manifest'>): MemoryLimit | undefined;
+  /** The card with the least memory of those that compute networks, if they have a known one: any of them may get a prediction. */
+  readonly card?: { readonly title: string; readonly memoryMb: number };
+}
 
 /**
  * The limits on a machine that computes `slots` concurrent predictions; with 0 it computes none, and only manifests and the
@@ -39,16 +44,19 @@ export type MemoryPolicy = (app: Pick<App, 'manifest'>) => MemoryLimit | undefin
 export function createMemoryPolicy({
   slots,
   memoryMb,
+  devices = [],
   machineMb = machineMemoryMb(),
 }: {
   slots: number;
   memoryMb?: number;
+  /** What computes networks; the processor if missing. */
+  devices?: readonly ComputeDevice[];
   /** Memory of the machine, MB; measured if missing. */
   machineMb?: number;
 }): MemoryPolicy {
   const shareMb =
     slots > 0 ? Math.max(leastShareMb, Math.floor((machineMb * sharedPart) / slots)) : undefined;
-  return ({ manifest }) => {
+  const policy = ({ manifest }: Pick<App, 'manifest'>): MemoryLimit | undefined => {
     // The author has measured with `ulimit -d` itself.
     const { memoryMb: own } = manifest.limits;
     if (own !== undefined) return { memoryMb: own, dataMb: own, from: 'manifest' };
@@ -57,6 +65,10 @@ export function createMemoryPolicy({
     const dataMb = mb + reservedMb + reservedPerCoreMb * availableParallelism();
     return { memoryMb: mb, dataMb, from: memoryMb === undefined ? 'machine' : 'operator' };
   };
+  const [card] = devices
+    .flatMap(({ title, memoryMb }) => (memoryMb === undefined ? [] : [{ title, memoryMb }]))
+    .toSorted((a, b) => a.memoryMb - b.memoryMb);
+  return card ? Object.assign(policy, { card }) : policy;
 }
 
 /** MB (10^6 bytes) that this process may use: the machine's, or less in a container, a unit or a job of a cluster. */

@@ -94,12 +94,13 @@ export function remoteSource({ name, versions, patienceMs, ...options }: RemoteO
       if (lease) lease.at = { stage, fraction };
     },
 
-    complete: (job, outputs, seconds, rewrites) =>
+    complete: (job, outputs, seconds, { device, rewrites }) =>
       settle(server, leases, job, async (signal) => {
         const result = {
           attempt: job.attempt,
           seconds,
-          // Servers of 0.1.0 do not know it.
+          // Servers of 0.1.0 know neither, and take the processor for granted.
+          ...(device !== 'cpu' && { device }),
           ...(rewrites.length > 0 && { rewrites }),
           outputs: outputs.map(toOutputFile),
         };

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type OutputFormat, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import type { ComputeDevice } from '../runtimes/devices.ts';
 import { settings } from '../settings.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { type Child, type ChildResult, startChild } from './child-process.ts';
@@ -29,6 +30,8 @@ export interface LocalPrediction {
   memory?: MemoryPolicy;
   /** What the app may use of model servers; only those of this machine if missing. */
   modelServers?: ModelServers;
+  /** What computes its networks; the processor if missing. */
+  device?: ComputeDevice;
   signal?: AbortSignal;
   onProgress?(stage: string, fraction: number): void;
   onLog?(text: string): void;
@@ -50,7 +53,10 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
   const dispose = () => rm(folder, { recursive: true, force: true });
   try {
     const memory = prediction.memory ?? createMemoryPolicy({ slots: 1 });
-    const child = await startChild(app, memory, () => {}, prediction.modelServers);
+    const child = await startChild(app, memory, () => {}, {
+      permitted: prediction.modelServers,
+      device: prediction.device,
+    });
     try {
       const { outputs, traces, seconds, empty } = await computeIn(child, { ...prediction, signal, folder });
       return { outputs, traces, seconds, empty, [Symbol.asyncDispose]: dispose };

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import { type ComputeDevice, isCard } from '../runtimes/devices.ts';
 import { diskError } from '../store/disk.ts';
 import type { ClaimedJob } from '../store/job-records.ts';
 import type { ChildPool } from './child-pool.ts';
@@ -32,10 +33,10 @@ export interface JobRunnerOptions {
 /** Takes jobs from their claim to their end, any number at a time. */
 export interface JobRunner {
   /**
-   * Computes a claimed job and settles it at the source; `computed` is called when its child is free for the next one, if
+   * Computes a claimed job on a device and settles it at the source; `computed` is called when its child is free for the next one, if
    * that is before the end.
    */
-  run(job: ClaimedJob, computed: () => void): Promise<void>;
+  run(job: ClaimedJob, device: ComputeDevice, computed: () => void): Promise<void>;
   /** Ends what runs; those jobs are handed back. Nothing is run after this. */
   abort(): void;
 }
@@ -48,7 +49,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     running.get(id)?.abort(new TomaatError('CANCELED', 'The job was cancelled.')),
   );
 
-  async function run(job: ClaimedJob, computed: () => void): Promise<void> {
+  async function run(job: ClaimedJob, device: ComputeDevice, computed: () => void): Promise<void> {
     const abort = new AbortController();
     running.set(job.id, abort);
     if (!source.isRunning(job)) {
@@ -59,17 +60,18 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     try {
       const app = apps.get(job.service);
       if (!app) throw new TomaatError('NOT_FOUND', `The service ${job.service} is no longer offered here.`);
-      const { outputs, seconds, times, rewrites } = await compute(job, app, folder, abort);
+      const { outputs, seconds, times, rewrites } = await compute(job, app, device, folder, abort);
       computed();
-      const accepted = await source.complete(job, outputs, seconds, rewrites);
+      const by = { device: device.device, rewrites };
+      const accepted = await source.complete(job, outputs, seconds, by);
       const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
       logger.info(
         {
           job: job.id,
           service: job.service,
           seconds: Math.round(seconds * 1000) / 1000,
+          ...by,
           stages,
-          rewrites,
           accepted,
         },
         'prediction done',
@@ -87,6 +89,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   async function compute(
     job: ClaimedJob,
     app: App,
+    device: ComputeDevice,
     folder: string,
     abort: AbortController,
   ): Promise<ChildResult> {
@@ -98,7 +101,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
         name: input.fileName,
         sizeBytes: input.sizeBytes,
       }));
-      const child = await pool.take(app);
+      const child = await pool.take(app, device);
       const { seconds: limit } = app.manifest.limits;
       timer = setTimeout(() => {
         abort.abort(
@@ -120,6 +123,10 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
             onLog: (text) => logger.debug({ job: job.id, app: job.service, text }, 'app'),
           },
         );
+      } catch (error) {
+        // After a fault of a card its context, or the memory that it holds, may be of no more use.
+        if (isCard(device)) await child.stop();
+        throw error;
       } finally {
         pool.giveBack(child);
         await note.remove();

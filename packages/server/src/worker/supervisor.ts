@@ -2,6 +2,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
 import { type ChildPoolOptions, createChildPool } from './child-pool.ts';
 import { createIdleWatch } from './idle-watch.ts';
 import type { JobSource } from './job-source.ts';
@@ -12,8 +13,10 @@ import { watchStopRequest } from './stop-request.ts';
 export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'maxIdleMb' | 'modelServers'> {
   apps: readonly App[];
   source: JobSource;
-  /** Concurrent predictions. */
+  /** Concurrent predictions; on cards one for each of them. */
   slots: number;
+  /** What computes networks: the processor, for all slots, if missing; otherwise a card for each slot. */
+  devices?: readonly ComputeDevice[];
   /** Memory limit of each prediction; a share of the machine's memory if missing. */
   memory?: MemoryPolicy;
   /** Folder for the children's work, emptied at the start. */
@@ -63,10 +66,15 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const jobs = createJobRunner({ apps, source, pool, stopRequest, workFolder, maxVoxels, logger });
 
   const services = [...apps.keys()];
-  const idleWatch = createIdleWatch(options.slots, options.idleExitMs ?? Number.POSITIVE_INFINITY);
+  const [first = processor, ...others] = options.devices ?? [];
+  const slotDevices =
+    isCard(first) && options.slots > 0
+      ? [first, ...others]
+      : Array.from({ length: options.slots }, () => first);
+  const idleWatch = createIdleWatch(slotDevices.length, options.idleExitMs ?? Number.POSITIVE_INFINITY);
 
   /** Resolves with true when this slot ends because there was no job. */
-  async function runSlot(): Promise<boolean> {
+  async function runSlot(device: ComputeDevice): Promise<boolean> {
     // While the outputs of a job are taken over, the child computes the next; but a slow disk must not fall ever
     // further behind.
     const settling: Promise<void>[] = [];
@@ -87,7 +95,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         await new Promise<void>((computed) => {
           settling.push(
             jobs
-              .run(job, computed)
+              .run(job, device, computed)
               .catch(failed)
               .finally(() => {
                 letGo();
@@ -108,7 +116,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 
   /** Why the last request for a job failed. */
   let claimFault: unknown;
-  const slots = Array.from({ length: options.slots }, runSlot);
+  const slots = slotDevices.map(runSlot);
   const idle = Promise.all(slots).then((areIdle) => {
     if (areIdle.length === 0 || areIdle.includes(false)) return new Promise<void>(() => {});
     if (claimFault) throw claimFault;

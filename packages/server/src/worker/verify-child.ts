@@ -1,4 +1,6 @@
 import {
+  type CanaryReport,
+  compareSessions,
   isNetworkSpec,
   type ModelSpec,
   modelServersOf,
@@ -9,6 +11,7 @@ import {
 import { type App, openApp } from '../apps.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { findProgram } from '../runtimes/command.ts';
+import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { behaveAsChild } from './behave-as-child.ts';
@@ -32,19 +35,26 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
     }
     const model = await openModel(app, spec, { ...noJob, modelServers });
     if (model.kind !== 'network' || !isNetworkSpec(spec)) return { name, faults: [], summary: 'loaded' };
-    const watched = noticeAbsence(model.session, (message) => {
+    const tried: { dims?: readonly number[] } = {};
+    const watched = noticeAbsence(model.session, tried, (message) => {
       away = message;
     });
     const report = await verifyNetwork(app.manifest, spec, watched);
     const { rewrites = [] } = model.session;
     const faster = rewrites.length > 0 ? [`computed in faster forms: ${rewrites.join(', ')}`] : [];
-    return {
-      name,
-      ...report,
-      summary: [report.summary, ...faster].join('; '),
-      faults: report.faults.filter((fault) => fault !== away),
-      away,
-    };
+    const summary = [report.summary, ...faster].join('; ');
+    const faults = report.faults.filter((fault) => fault !== away);
+    if (faults.length > 0 || spec.runtime !== 'onnx' || !isCard(device) || !tried.dims)
+      return { name, ...report, summary, faults, away };
+    const { fault, differ, voxels } = await compareWithProcessor(app, spec, model.session, tried.dims);
+    if (fault === undefined)
+      return {
+        name,
+        ...report,
+        compared: `${differ} of ${voxels} labels differ from those of the processor`,
+      };
+    const shown = `On ${device.title} ${fault}. Update the driver and CUDA, choose another --device, or give --device cpu.`;
+    return { name, ...report, faults: [shown] };
   } catch (error) {
     if (isAbsence(error)) return { name, faults: [], summary: '', away: error.message };
     const message = isOutOfMemory(error)
@@ -59,11 +69,28 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
 const isAbsence = (error: unknown): error is TomaatError =>
   error instanceof TomaatError && (error.code === 'UNREACHABLE' || error.code === 'TIMEOUT');
 
-/** The session, which tells of a model server that went away. */
-function noticeAbsence(session: NetworkSession, onAway: (message: string) => void): NetworkSession {
+/** Runs one window on the card and on the processor; the card's session is open. */
+async function compareWithProcessor(
+  app: App,
+  spec: Extract<ModelSpec, { runtime: 'onnx' }>,
+  session: NetworkSession,
+  dims: readonly number[],
+): Promise<CanaryReport> {
+  const reference = await openModel(app, spec, { ...noJob, device: processor });
+  if (reference.kind !== 'network') throw new TypeError('the runtime onnx must give a network');
+  return compareSessions(app.manifest, spec, { reference: reference.session, session }, dims);
+}
+
+/** The session, which notes what it is tried on, and tells of a model server that went away. */
+function noticeAbsence(
+  session: NetworkSession,
+  tried: { dims?: readonly number[] },
+  onAway: (message: string) => void,
+): NetworkSession {
   return {
     inputDims: session.inputDims,
     async run(input) {
+      tried.dims = input.dims;
       try {
         return await session.run(input);
       } catch (error) {
@@ -80,7 +107,14 @@ function nameOfModel(spec: ModelSpec): string {
 }
 
 const app = await openApp(process.argv[2]);
-const noJob = { folder: '', closing: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
+const device: ComputeDevice = JSON.parse(process.argv[3] ?? 'null') ?? processor;
+const noJob = {
+  folder: '',
+  closing: new AbortController().signal,
+  device,
+  onSpawn: () => {},
+  onExit: () => {},
+};
 /** What the app may use of model servers: the one message to this process, sent where it uses any. */
 const modelServers =
   modelServersOf(app.manifest).length === 0

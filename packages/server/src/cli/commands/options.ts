@@ -61,6 +61,12 @@ export const registryOption = () =>
   );
 /** What `--allow-net` means where nothing is relayed. */
 export const modelServersIn = 'network in which apps may use model servers, such as 10.1.0.0/16';
+/** For commands that read no file of settings. */
+export const deviceOption = (other: Partial<Setting> = {}) =>
+  settingOption('device', other).env('TOMAAT_DEVICE');
+/** For commands that compute without serving, one prediction after the other. */
+export const oneDeviceOption = () =>
+  deviceOption({ about: 'what computes networks: cpu, cuda, cuda:1 or webgpu' });
 /** For commands that compute without serving. */
 export const modelServerOptions = () => [
   settingOption('allowNet', { about: modelServersIn }),

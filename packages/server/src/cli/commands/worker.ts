@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { logLevels, settings } from '../../settings.ts';
 import {
+  deviceOption,
   done,
   fingerprintOption,
   jsonOption,
@@ -20,9 +21,10 @@ export function addWorker(program: Command): void {
       new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
     )
     .addOption(
-      new Option('--workers <number>', 'number of concurrent predictions')
-        .argParser(wholeNumber)
-        .default(settings.workers.default),
+      new Option(
+        '--workers <number>',
+        `number of concurrent predictions (default: ${settings.workers.default})`,
+      ).argParser(wholeNumber),
     )
     .addOption(
       new Option(
@@ -35,6 +37,7 @@ export function addWorker(program: Command): void {
         .argParser(wholeNumber)
         .default(settings.drainSeconds.default),
     )
+    .addOption(deviceOption())
     .addOption(settingOption('memoryMb').argParser(wholeNumber))
     .addOption(
       new Option(

@@ -1,0 +1,131 @@
+import { TomaatError } from '../errors.ts';
+import { reduceScores } from '../inferers/reduce.ts';
+import type { NetworkSession } from '../inferers/spec.ts';
+import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
+import type { Manifest, NetworkSpec } from './manifest.ts';
+import { modelsFor, stepsOfResult } from './networks.ts';
+import { reductionBy } from './postprocess.ts';
+import { isScoreStep, parameterTrials } from './steps.ts';
+
+/** Most voxels of a canary whose labels may differ, as a fraction. */
+export const mostLabelsDiffer = 1e-4;
+/** The largest difference of a score, as a fraction of the range of all scores. Float32 on two engines differs by about 1e-5. */
+export const mostScoresDiffer = 0.01;
+
+/** How far the answers of two engines to one input are apart. */
+export interface CanaryReport {
+  readonly voxels: number;
+  /** Voxels with another label. */
+  readonly differ: number;
+  /** The largest difference of a score over the range of the reference's scores; 0 for label values. */
+  readonly scoreDifference: number;
+  /** What is wrong, with the number; undefined if the answers are equal enough. */
+  readonly fault?: string;
+}
+
+/**
+ * Runs one network in two sessions on the same asymmetric input of these dimensions, and compares the labels that the manifest makes of
+ * the scores, and the scores themselves: a label map may be empty on such an input.
+ * @throws {TomaatError} what either session throws
+ */
+export async function compareSessions(
+  manifest: Manifest,
+  spec: NetworkSpec,
+  { reference, session }: { reference: NetworkSession; session: NetworkSession },
+  dims: readonly number[],
+): Promise<CanaryReport> {
+  const expected = await reference.run(canaryTensor(dims));
+  const found = await session.run(canaryTensor(dims));
+  const none = { voxels: 0, differ: 0, scoreDifference: Number.POSITIVE_INFINITY };
+  if (isLabelTensor(expected) !== isLabelTensor(found) || expected.data.length !== found.data.length)
+    return {
+      ...none,
+      fault: `it gives a tensor of ${found.dims.join(' × ')}, and ${expected.dims.join(' × ')} on the processor`,
+    };
+  const scoreDifference = isLabelTensor(expected)
+    ? 0
+    : largestDifference(expected.data, found.data as Float32Array);
+  const labelsOf = labellerOf(manifest, spec, dims.length);
+  const [a, b] = [labelsOf(expected), labelsOf(found)];
+  let differ = 0;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) differ++;
+  const report = { voxels: a.length, differ, scoreDifference };
+  if (differ > a.length * mostLabelsDiffer) {
+    const percent = ((100 * differ) / a.length).toPrecision(2);
+    return {
+      ...report,
+      fault: `${differ} of ${a.length} voxels (${percent} %) get another label than on the processor, and ${100 * mostLabelsDiffer} % may`,
+    };
+  }
+  if (!(scoreDifference <= mostScoresDiffer)) {
+    const by = Number.isFinite(scoreDifference)
+      ? `differ from those of the processor by up to ${(100 * scoreDifference).toPrecision(2)} % of their range, and ${100 * mostScoresDiffer} % is allowed`
+      : 'are not finite numbers where those of the processor are';
+    return { ...report, fault: `its scores ${by}` };
+  }
+  return report;
+}
+
+/**
+ * A tensor in the range of normalised intensities, with another pattern along each axis and in each component, so that no mirrored or
+ * transposed answer is equal: ramps, ellipsoids off the centre, and reproducible noise.
+ */
+export function canaryTensor(dims: readonly number[]): Tensor {
+  const [nz, ny, nx] = [1, 1, 1, ...dims].slice(-3);
+  const data = new Float32Array(dims.reduce((a, b) => a * b, 1));
+  let noise = 1;
+  for (let i = 0; i < data.length; i++) {
+    const x = (i % nx) / nx;
+    const y = (Math.floor(i / nx) % ny) / ny;
+    const z = (Math.floor(i / (nx * ny)) % nz) / nz;
+    const component = Math.floor(i / (nx * ny * nz));
+    const inLarge = ((x - 0.4) / 0.3) ** 2 + ((y - 0.55) / 0.35) ** 2 + ((z - 0.45) / 0.4) ** 2 < 1;
+    const inSmall = ((x - 0.7) / 0.15) ** 2 + ((y - 0.3) / 0.2) ** 2 + ((z - 0.62) / 0.1) ** 2 < 1;
+    // Lehmer's generator: its products are exact in float64.
+    noise = (noise * 48_271) % 2_147_483_647;
+    data[i] =
+      0.5 * x -
+      0.8 * y +
+      0.3 * z +
+      0.2 * component +
+      (inLarge ? 1 : 0) -
+      (inSmall ? 1.5 : 0) +
+      0.2 * (noise / 2_147_483_647 - 0.5);
+  }
+  return { data, dims };
+}
+
+function largestDifference(expected: Float32Array, found: Float32Array): number {
+  let [least, most, largest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0];
+  for (let i = 0; i < expected.length; i++) {
+    if (expected[i] < least) least = expected[i];
+    if (expected[i] > most) most = expected[i];
+    const difference = Math.abs(expected[i] - found[i]);
+    if (difference > largest) largest = difference;
+    else if (Number.isNaN(difference) && !Object.is(expected[i], found[i])) return Number.POSITIVE_INFINITY;
+  }
+  return largest === 0 ? 0 : largest / (most - least || Math.abs(most) || 1);
+}
+
+/** Makes labels of an answer as the manifest decides on them with the first values of its parameters; `rank` is that of the input. */
+function labellerOf(
+  manifest: Manifest,
+  spec: NetworkSpec,
+  rank: number,
+): (output: Tensor | LabelTensor) => Uint8Array | Uint16Array {
+  const parameters =
+    parameterTrials(manifest).find((values) => modelsFor(manifest, values).includes(spec)) ?? {};
+  const decision = stepsOfResult(manifest, spec, parameters).find(isScoreStep);
+  const reduction = decision ? reductionBy(decision, parameters) : ({ type: 'argmax' } as const);
+  return (output) => {
+    if (isLabelTensor(output)) return output.data;
+    const { data, dims } = output;
+    const classes = dims[rank === 3 && dims.length === 3 ? 0 : 1];
+    if (!(classes >= 1) || data.length % classes !== 0)
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `The network gave a tensor of ${dims.join(' × ')}, which has no classes. Export it so that it gives batch × classes × z × y × x.`,
+      );
+    return reduceScores(data, classes, data.length / classes, reduction, undefined);
+  };
+}
