@@ -563,6 +563,7 @@ _ServiceOptional = TypedDict(
         "limitations": str,
         "parity": ServiceParity,
         "compute": Literal["server", "anywhere", "caller"],
+        "devices": list[Literal["cpu", "cuda", "webgpu"]],
         "modelSha256": str,
         "modelSha256s": list[str],
         "typicalSeconds": float,
