@@ -162,7 +162,31 @@ describe('rewriteGraph()', () => {
     expect(rewriteGraph(prelu(different))).toEqual({ left: 'no operator has a faster form that is known' });
   });
 
-  it('a whole U-Net keeps its scores and drops weights that are not used any longer', async () => {
+  const resize = (scales: readonly number[], attributes: NodeSpec['attributes']) =>
+    encodeModel({
+      nodes: [{ op: 'Resize', inputs: ['image', '', 's'], outputs: ['scores'], attributes }],
+      initializers: [{ name: 's', dims: [scales.length], data: Float32Array.from(scales) }],
+      inputs: [image],
+      outputs: [scores],
+    });
+  const floor = { coordinate_transformation_mode: 'asymmetric', nearest_mode: 'floor', mode: 'nearest' };
+  it.each([
+    ['PyTorch', [1, 1, 2, 2, 2], { ...floor, cubic_coeff_a: { float: -0.75 } }],
+    ['the defaults', [1, 1, 2, 3, 4], {}],
+    ['thick slices', [1, 1, 1, 2, 3], floor],
+    ['one axis', [1, 1, 4, 1, 1], { nearest_mode: 'round_prefer_ceil' }],
+  ])('Resize to the nearest voxel gives the same bits as copies: %s', async (_, factors, attributes) => {
+    const model = resize(factors, attributes);
+    const found = rewritten(model);
+    expect(found.applied).toEqual({ repeat: 1 });
+    for (const dims of [
+      [2, 3, 4, 5, 7],
+      [1, 1, 1, 2, 3],
+    ])
+      expect(await compute(found.bytes, dims)).toEqual(await compute(model, dims));
+  });
+
+  it('a whole U-Net keeps its scores and drops weights that are no longer used', async () => {
     const model = unetNetwork({ classes: 3, channels: [4, 6, 8], upKernel: 3, activation: 'prelu' });
     const { applied, bytes } = rewritten(model);
     expect(applied).toEqual({ 'sub-pixel': 2, 'leaky-relu': 10 });
@@ -202,6 +226,11 @@ describe('rewriteGraph()', () => {
     ['a slice', upsampling([monai, monai]), noForm],
     ['weights that are computed', upsampling(axes, { inputs: ['image', 'computed'] }), noForm],
     ['weights of too few numbers', withShortWeights(plain), noForm],
+    ['a Resize by a fraction', resize([1, 1, 1.5, 2, 2], floor), noForm],
+    ['a Resize of the channels', resize([1, 2, 2, 2, 2], floor), noForm],
+    ['a Resize that rounds up', resize([1, 1, 2, 2, 2], { ...floor, nearest_mode: 'ceil' }), noForm],
+    ['a Resize between voxels', resize([1, 1, 2, 2, 2], { mode: 'linear' }), noForm],
+    ['a Resize by nothing', resize([1, 1, 1, 1, 1], floor), noForm],
     ['old operators', upsampling(axes, {}, { opset: 9 }), 'version 9, not of 10 to 23'],
     ['newer operators', upsampling(axes, {}, { opset: 24 }), 'version 24'],
     [
