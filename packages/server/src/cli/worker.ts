@@ -12,7 +12,7 @@ import { lockDataFolder } from '../store/database.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
 import { openDevices } from '../worker/open-devices.ts';
 import { remoteSource } from '../worker/remote-source.ts';
-import { startSupervisor } from '../worker/supervisor.ts';
+import { type Supervisor, startSupervisor } from '../worker/supervisor.ts';
 import { logVerified, verifyApps } from '../worker/verify-app.ts';
 import { connectTo, parseUrl } from './connect.ts';
 import { devicesOf } from './device-flag.ts';
@@ -87,6 +87,8 @@ export async function worker(
     patienceMs: idleExitMs,
     logger,
   });
+  const memory = createMemoryPolicy({ slots, memoryMb: flags.memoryMb, devices });
+  const onCard = devices.some(isCard);
   let maxVoxels: number;
   try {
     const welcome = await source.greet(interrupt.signal);
@@ -104,20 +106,18 @@ export async function worker(
     }
     const line = { server: url.href, services: useful, pid: process.pid };
     console.log(flags.json ? JSON.stringify(line) : `Working for ${url.href}: ${useful.join(', ')}`);
+    await verifyApps(appFolders.length > 0 || onCard ? apps : [], {
+      memory,
+      devices,
+      modelServers,
+      atATime: onCard ? 1 : slots,
+      signal: interrupt.signal,
+      onVerified: logVerified(logger),
+    });
   } catch (error) {
     if (interrupt.signal.aborted) return 0;
     throw error;
   }
-  const memory = createMemoryPolicy({ slots, memoryMb: flags.memoryMb, devices });
-  const onCard = devices.some(isCard);
-  await verifyApps(appFolders.length > 0 || onCard ? apps : [], {
-    memory,
-    devices,
-    modelServers,
-    atATime: onCard ? 1 : slots,
-    signal: interrupt.signal,
-    onVerified: logVerified(logger),
-  });
   const supervisor = await startSupervisor({
     apps,
     source,
@@ -133,20 +133,25 @@ export async function worker(
     logger,
   });
   opened.use(supervisor);
+  const isIdle = await untilIdle(supervisor, interrupt.signal);
+  if (isIdle) logger.info(`there was nothing to do for ${idleExit} s; the worker ends`);
+  else await supervisor.drain(flags.drainSeconds * 1000);
+  return 0;
+}
+
+/** Waits for the end of a supervisor: true if there was nothing to do, false if the signal fired. */
+async function untilIdle({ idle }: Supervisor, signal: AbortSignal): Promise<boolean> {
   // A signal listener does not keep a process alive.
   const alive = setInterval(() => {}, 60_000);
   const stopped = new Promise<boolean>((resolve) => {
-    if (interrupt.signal.aborted) resolve(false);
-    else interrupt.signal.addEventListener('abort', () => resolve(false), { once: true });
+    if (signal.aborted) resolve(false);
+    else signal.addEventListener('abort', () => resolve(false), { once: true });
   });
   try {
-    const isIdle = await Promise.race([stopped, supervisor.idle.then(() => true)]);
-    if (isIdle) logger.info(`there was nothing to do for ${idleExit} s; the worker ends`);
-    else await supervisor.drain(flags.drainSeconds * 1000);
+    return await Promise.race([stopped, idle.then(() => true)]);
   } finally {
     clearInterval(alive);
   }
-  return 0;
 }
 
 const folderPrefix = 'tomaat-worker-';
