@@ -104,7 +104,7 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
         await computed(page);
         await resultThere(page);
         const allowed =
-          /^GET (\/api\/services(\/ct-bone(\/manifest|\/model\?sha256=[0-9a-f]{64})?)?|\/auth\/me|\/assets\/[\w.-]+|blob:.*) $/;
+          /^GET (\/api\/services(\/ct-bone(\/manifest|\/model\?sha256=[0-9a-f]{64})?)?|\/auth\/me(\?page=[^ ]*)?|\/assets\/[\w.-]+|blob:.*) $/;
         expect(sent.filter((request) => !allowed.test(request))).toEqual([]);
         expect(sent.filter((request) => request.includes('/model?'))).toHaveLength(1);
         await expectAccessible(page);
