@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import { type FormEvent, type ReactNode, useEffect, useId, useRef, useState } from 'react';
 import { useLocation } from 'wouter';
 import { basePath, baseUrl } from './base.ts';
+import { forgetModels } from './compute/models.ts';
 import { Contact } from './contact.tsx';
 import { formatTime } from './format.ts';
 import { noteLogin } from './logins.ts';
@@ -265,6 +266,7 @@ export function AccountMenu({ who, host }: { who: NonNullable<Me['who']>; host?:
         return;
       }
     }
+    await forgetModels();
     // A page without data of the previous user, via the issuer if it ends sessions.
     location.assign(next);
   }

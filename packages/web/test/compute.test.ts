@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
-import { copyFile, readFile, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient, requireSuccess } from '@tomaat/client';
-import { readVolume, type Volume } from '@tomaat/core';
+import { parseDicom, readSegmentationFile, readVolume, type Volume } from '@tomaat/core';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
+import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
+import { slices } from '../../core/test/dicom-series.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { writeApp } from '../../server/test/app-fixture.ts';
 import { encode, phantom } from '../../server/test/phantom.ts';
 import { temporaryFolder } from '../../server/test/test-server.ts';
 import { expectAccessible } from './support/axe.ts';
 import { affines, choose, previewed, resultThere, source } from './support/flows.ts';
+import { drop } from './support/gestures.ts';
 import {
   boxedApp,
   buildPage,
@@ -39,6 +42,12 @@ async function savedBy(page: Page, name: string): Promise<Uint8Array> {
 const readBytes = async (bytes: Uint8Array): Promise<Volume> =>
   (await readVolume([source('labels.nii.gz', bytes)], nodePlatform)).volume;
 
+/** Its SOP Instance UID. */
+function uidOf(file: Uint8Array): string {
+  const element = parseDicom(Uint8Array.from(file))!.dataset.get(0x00080018);
+  return element?.kind === 'value' ? Buffer.from(element.bytes).toString('latin1').replaceAll('\0', '') : '?';
+}
+
 describe.skipIf(findChromium() === undefined)('computing in the page', () => {
   let browser: Browser;
   let site: Site;
@@ -58,6 +67,7 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
       // Thousands of windows: it goes on for long.
       await writeApp(folder, 'long', { model: { ...model, inferer }, postprocess, compute: 'anywhere' }),
       await writeApp(folder, 'own', { model, postprocess, compute: 'caller' }),
+      await writeApp(folder, 'both', { model, postprocess, compute: 'anywhere' }),
     ];
     for (const app of apps) await copyFile(network, join(app, 'smooth.onnx'));
     const pageFolder = await buildPage();
@@ -94,7 +104,7 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
         await computed(page);
         await resultThere(page);
         const allowed =
-          /^GET (\/api\/services(\/ct-bone(\/manifest|\/model\?sha256=[0-9a-f]{64})?)?|\/auth\/me|\/assets\/[\w.-]+|blob:.*) $/;
+          /^GET (\/api\/services(\/ct-bone(\/manifest|\/model\?sha256=[0-9a-f]{64})?)?|\/auth\/me(\?page=[^ ]*)?|\/assets\/[\w.-]+|blob:.*) $/;
         expect(sent.filter((request) => !allowed.test(request))).toEqual([]);
         expect(sent.filter((request) => request.includes('/model?'))).toHaveLength(1);
         await expectAccessible(page);
@@ -169,6 +179,45 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
         await fetched;
         await computed(page);
         await resultThere(page);
+      }),
+    120_000,
+  );
+
+  it(
+    'makes a segmentation of the original series, the same as the server',
+    () =>
+      withPage(async (page) => {
+        const all = slices([0, 2.5, 5, 7.5, 10, 12.5]).map((slice, z) => ({
+          ...slice,
+          ...{ rows: 9, columns: 11, more: { 1048592: ['PN', 'Canary^Carla'] as ['PN', string] } },
+          values: Array.from({ length: 99 }, (_, i) => (z > 1 && i % 11 > 3 && i < 77 ? 400 : 10)),
+        }));
+        const originals = all.map((slice) => dicomFile(sliceElements(slice)));
+        const series = join(folder, 'series');
+        await mkdir(series);
+        for (const [i, file] of originals.entries()) await writeFile(join(series, `IM${i}`), file);
+        await page.goto(`${site.address}/services/both`);
+        await drop(page, series);
+        await page.getByText('“Send and compute” sends').waitFor();
+        await press(page, here);
+        await computed(page);
+        await resultThere(page);
+        const ours = await savedBy(page, 'segmentation as Segmentation (DICOM SEG)');
+
+        const client = createClient({ baseUrl: site.address });
+        const volume = originals.map((bytes, i) => ({ name: `IM${i}.dcm`, bytes: Uint8Array.from(bytes) }));
+        const { id } = requireSuccess(
+          await client.wait((await client.predict('both', { volumes: { volume }, keepText: true })).id),
+        );
+        const theirs = await (await client.output(id, 'segmentation', { format: 'seg.dcm' })).bytes();
+        const [a, b] = [ours, theirs].map((file) => readSegmentationFile(file).labelMap);
+        expect([a.size, a.voxels]).toEqual([b.size, b.voxels]);
+        // A NIfTI between states its affine in single precision.
+        for (const [i, value] of b.affine.entries()) expect(a.affine[i]).toBeCloseTo(value, 6);
+        expect((a.voxels as Uint8Array).some((value) => value > 0)).toBe(true);
+        const text = Buffer.from(ours).toString('latin1');
+        expect(text).toContain('Canary^Carla');
+        for (const file of originals) expect(text).toContain(uidOf(file));
       }),
     120_000,
   );
