@@ -43,6 +43,7 @@ describe('manifestSchema', () => {
   it('fills in the defaults', () => {
     expect(manifestSchema.parse(least)).toEqual({
       ...least,
+      compute: 'server',
       default: false,
       preprocess: [],
       model: [program],

@@ -170,7 +170,8 @@ describe('settle()', () => {
     expect((await test.jobs.claim(['s']))?.inputs).toStrictEqual(inputs);
     test.clock.wallMs = 1_000_300;
     const outputs = [await outputOf(test, 'mask')];
-    expect(await test.jobs.settle(id, 1, { state: 'succeeded', outputs, seconds: 1 })).toBe(true);
+    const by = { device: 'cuda:1', rewrites: ['sub-pixel'] };
+    expect(await test.jobs.settle(id, 1, { state: 'succeeded', outputs, seconds: 1, ...by })).toBe(true);
     const job = {
       id,
       service: 's',
@@ -184,6 +185,7 @@ describe('settle()', () => {
       expiresMs: 2_001_000,
       inputs,
       outputs,
+      ...by,
     };
     expect(settled).toStrictEqual([job]);
     expect(asked).toStrictEqual([job]);
