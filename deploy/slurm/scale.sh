@@ -10,7 +10,7 @@ fail() {
   exit 1
 }
 [ $# = 1 ] || fail 'Give one argument: the file of settings (see tomaat.conf).'
-source "$1"
+source "$(readlink -f "$1")"
 for name in SERVER METRICS_KEY_FILE WORKER_KEY_FILE SERVICE APP TOMAAT MAX IDLE_EXIT; do
   [ -n "${!name:-}" ] || fail "$1 does not set $name."
 done
