@@ -186,7 +186,7 @@ describe('rewriteGraph()', () => {
       expect(await compute(found.bytes, dims)).toEqual(await compute(model, dims));
   });
 
-  it('a whole U-Net keeps its scores and drops weights that are not used any more', async () => {
+  it('a whole U-Net keeps its scores and drops weights that are not used any longer', async () => {
     const model = unetNetwork({ classes: 3, channels: [4, 6, 8], upKernel: 3, activation: 'prelu' });
     const { applied, bytes } = rewritten(model);
     expect(applied).toEqual({ 'sub-pixel': 2, 'leaky-relu': 10 });

@@ -82,7 +82,7 @@ export function rewriteGraph(
     const whole = graph.subarray(field.start, field.end);
     const isBytes = field.kind === 'bytes';
     if (field.number === 1 && isBytes) pieces.push(...(replaced.get(index++) ?? [whole]));
-    // Weights that nothing uses any more would be kept in memory.
+    // Weights that nothing uses any longer would be kept in memory.
     else if (field.number === 5 && isBytes && found.uses.get(tensorName(field.value)) === 0) continue;
     else pieces.push(whole);
   }

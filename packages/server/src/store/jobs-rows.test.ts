@@ -169,8 +169,9 @@ describe('settle()', () => {
     test.clock.wallMs = 1_000_100;
     expect((await test.jobs.claim(['s']))?.inputs).toStrictEqual(inputs);
     test.clock.wallMs = 1_000_300;
+    const rewrites = ['sub-pixel'];
     const outputs = [await outputOf(test, 'mask')];
-    expect(await test.jobs.settle(id, 1, { state: 'succeeded', outputs, seconds: 1 })).toBe(true);
+    expect(await test.jobs.settle(id, 1, { state: 'succeeded', outputs, seconds: 1, rewrites })).toBe(true);
     const job = {
       id,
       service: 's',
@@ -184,6 +185,7 @@ describe('settle()', () => {
       expiresMs: 2_001_000,
       inputs,
       outputs,
+      rewrites,
     };
     expect(settled).toStrictEqual([job]);
     expect(asked).toStrictEqual([job]);
