@@ -126,25 +126,30 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
       applied: {},
       left: facts ? 'the app wants it as it is' : 'it has another format',
     };
-    let warmDims: readonly number[] | undefined;
+    const warmDims = options.warmUpDims ?? window ?? fixedDims(inputDims);
+    let isWarm: boolean | undefined;
     if (facts && options.rewrite !== false) {
-      const tries = canaryDims(inputDims, window, options.components ?? 1);
-      ({ session: opened, choice, warmDims } = await openFaster(bytes, original, tries, open));
+      const dims = { tries: canaryDims(inputDims, window, options.components ?? 1), warmDims };
+      ({ session: opened, choice, isWarm } = await openFaster(bytes, original, dims, open));
     }
     if (givesLabels && opened === original) {
       await original.close();
       opened = await open();
     }
-    const fixed = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
-    const known = fixed.every((d) => d !== null) && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
-    const dims = options.warmUpDims ?? window ?? (known ? fixed : undefined);
-    if (dims && dims.join() !== warmDims?.join()) await opened.warmUp(dims);
+    if (warmDims && !isWarm) await opened.warmUp(warmDims);
     const rewrites = Object.keys(choice.applied);
     return { ...opened, graph: choice, ...(rewrites.length > 0 && { rewrites }) };
   } catch (error) {
     await (opened ? opened.close() : session.release());
     throw error;
   }
+}
+
+/** Dimensions of the input of a network that takes only one size, if that is small enough for a first run. */
+function fixedDims(inputDims: readonly (number | null)[]): readonly number[] | undefined {
+  const dims = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
+  const isKnown = dims.every((d) => d !== null) && dims.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
+  return isKnown ? dims : undefined;
 }
 
 /** Dimensions of a window of a network that takes windows of any size; undefined for others. */
