@@ -84,7 +84,7 @@ describe('openFaster()', () => {
     await writeFile(other, unetNetwork({ classes: 4, channels: [4, 6, 8], seed: 2 }));
     const original = await openOnnxSession(networks.nnunet, { rewrite: false });
     const asked: boolean[] = [];
-    const { session, choice } = await openFaster(model, original, [[1, 1, 8, 4, 12]], (bytes) => {
+    const { session, choice } = await openFaster(model, original, { tries: [[1, 1, 8, 4, 12]] }, (bytes) => {
       asked.push(bytes !== undefined);
       return openOnnxSession(bytes ? other : networks.nnunet, { rewrite: false });
     });
@@ -98,13 +98,21 @@ describe('openFaster()', () => {
   it('keeps the original where the engine refuses the rewritten graph, or no volume fits', async () => {
     const model = unetNetwork({ classes: 4, channels: [4, 6, 8] });
     const open = () => openOnnxSession(networks.nnunet, { rewrite: false });
-    const refused = await openFaster(model, await open(), [[1, 1, 4, 4, 4]], (bytes) =>
+    const refused = await openFaster(model, await open(), { tries: [[1, 1, 4, 4, 4]] }, (bytes) =>
       bytes ? Promise.reject(new Error('no such operator')) : open(),
     );
     expect(refused.choice.left).toBe('rewritten, no such operator');
     await refused.session.close();
+    const dims = { tries: [[1, 1, 4, 4, 4]], warmDims: [1, 1, 8, 8, 8] };
+    const tooLarge = await openFaster(model, await open(), dims, async (bytes) => {
+      const session = await open();
+      return bytes ? { ...session, warmUp: () => Promise.reject(new Error('out of memory')) } : session;
+    });
+    expect(tooLarge.choice).toEqual({ applied: {}, left: 'rewritten, out of memory' });
+    expect(tooLarge.isWarm).toBeUndefined();
+    await tooLarge.session.close();
     const original = await open();
-    const odd = await openFaster(model, original, [[1, 1, 3, 3, 3]], open);
+    const odd = await openFaster(model, original, { tries: [[1, 1, 3, 3, 3]] }, open);
     expect(odd.session).toBe(original);
     expect(odd.choice.left).toContain('small enough to compare');
     await original.close();

@@ -117,21 +117,25 @@ const tooMany = (differing: number, count: number): string | undefined =>
   differing > maxDifferingLabels * count ? `${differing} of ${count} labels differ` : undefined;
 
 interface Session extends NetworkSession {
+  /** A first run on zeros. */
+  warmUp(dims: readonly number[]): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
  * Opens the rewritten form of a model instead of `original`, if a rewrite applies and both give the same result. Returns the session to use,
- * which is `original` where nothing is rewritten; otherwise that is closed. `warmDims`: the dimensions that the session has already run on.
+ * which is `original` where nothing is rewritten; otherwise that is closed. A session that cannot run on a window, such as
+ * for lack of memory, is not used either.
  * @param tries dimensions for the comparison, the first that the network takes
+ * @param warmDims dimensions of the first run of the session, if there is to be one
  * @param open loads a model into the engine; without one, the original again
  */
 export async function openFaster<S extends Session>(
   model: Uint8Array,
   original: S,
-  tries: readonly (readonly number[])[],
+  { tries, warmDims }: { tries: readonly (readonly number[])[]; warmDims?: readonly number[] },
   open: (model?: Uint8Array) => Promise<S>,
-): Promise<{ session: S; choice: GraphChoice; warmDims?: readonly number[] }> {
+): Promise<{ session: S; choice: GraphChoice; isWarm?: boolean }> {
   const rewritten = rewriteGraph(model);
   if ('left' in rewritten) return { session: original, choice: { applied: {}, left: rewritten.left } };
   const expected = await firstResult(original, tries);
@@ -146,11 +150,12 @@ export async function openFaster<S extends Session>(
   try {
     session = await open(rewritten.bytes);
     left = differenceOf(expected.result, await session.run(canaryTensor(expected.dims)));
+    const isWarm = warmDims?.join() === expected.dims.join();
+    if (left === undefined && warmDims && !isWarm) await session.warmUp(warmDims);
   } catch (error) {
     left = error instanceof Error ? error.message : String(error);
   }
-  if (session && left === undefined)
-    return { session, choice: { applied: rewritten.applied }, warmDims: expected.dims };
+  if (session && left === undefined) return { session, choice: { applied: rewritten.applied }, isWarm: true };
   await session?.close();
   return { session: await open(), choice: { applied: {}, left: `rewritten, ${left}` } };
 }

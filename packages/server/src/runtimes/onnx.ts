@@ -133,19 +133,17 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     const window = windowDims(inputDims, options);
     const kept = reasonToKeep(facts, options);
     let choice: GraphChoice = { applied: {}, left: kept };
-    let warmDims: readonly number[] | undefined;
+    const warmDims = options.warmUpDims ?? window ?? fixedDims(inputDims);
+    let isWarm: boolean | undefined;
     if (kept === undefined) {
-      const tries = canaryDims(inputDims, window, options.components ?? 1);
-      ({ session: opened, choice, warmDims } = await openFaster(bytes, original, tries, open));
+      const dims = { tries: canaryDims(inputDims, window, options.components ?? 1), warmDims };
+      ({ session: opened, choice, isWarm } = await openFaster(bytes, original, dims, open));
     }
     if (givesLabels && opened === original) {
       await original.close();
       opened = await open();
     }
-    const fixed = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
-    const known = fixed.every((d) => d !== null) && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
-    const dims = options.warmUpDims ?? window ?? (known ? fixed : undefined);
-    if (dims && dims.join() !== warmDims?.join()) await opened.warmUp(dims);
+    if (warmDims && !isWarm) await opened.warmUp(warmDims);
     const rewrites = Object.keys(choice.applied);
     return { ...opened, graph: choice, ...(rewrites.length > 0 && { rewrites }) };
   } catch (error) {
@@ -163,6 +161,13 @@ function reasonToKeep(
   // What is slow on a processor need not be on a card.
   if (isCard(device)) return 'a graphics card computes it';
   return rewrite ? undefined : 'the app wants it as it is';
+}
+
+/** Dimensions of the input of a network that takes only one size, if that is small enough for a first run. */
+function fixedDims(inputDims: readonly (number | null)[]): readonly number[] | undefined {
+  const dims = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
+  const isKnown = dims.every((d) => d !== null) && dims.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
+  return isKnown ? dims : undefined;
 }
 
 /** Dimensions of a window of a network that takes windows of any size; undefined for others. */
