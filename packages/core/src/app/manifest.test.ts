@@ -44,6 +44,7 @@ describe('manifestSchema', () => {
     expect(manifestSchema.parse(least)).toEqual({
       ...least,
       default: false,
+      compute: 'server',
       preprocess: [],
       model: [program],
       postprocess: [],
