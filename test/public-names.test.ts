@@ -9,64 +9,64 @@ const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length belongingOf buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
   channelCount checkAffine checkDeclaration checkResult checkShape checkVolume chooseDicom chooseFormat
-  closeLabels codesOfName collectBytes compareLabelMaps compareLabels componentOf composeAffine
-  computesSuv convertVolume crc32 createDeidentifier createFrameDecoder createStoredZip createUidKey
-  createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue
-  defineApp deidentify deidentifyFiles deriveCase deriveGrids describeAgreement describeError
-  describeParity describeWhere determinant dice diceOfLabels dicomFormats dicomSourceOf differenceLabels
-  differenceMap dilateLabels directionOf displayOf distinctFiles drawPreview encodeBase64
-  encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
-  explainEmpty extensionOf faultsOfSchema fileEndingOf fileGeometrySchema fillHoles filterLabels
-  findComponents findIdentifyingText findOutliers flip formatAgreement formatList formatMl formatNames
-  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
-  identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart
-  inspectVolume invert isDicom isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack
-  isSamePatient isSameResult isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes judge keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema
-  labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits leastCompared leastJudgedVoxels
-  listFaults listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
-  meanIntensities measureLabels measurementsToCsv measurementsToTsv mediaTypes meshToStl meshToVtk
-  mmDigits modelServersOf modelsFor mostNumberedLabels multiply neutralDataName neutralNames
-  numberLabels numericVoxels observe openLabels openZip orderByOutlier orientationOf originOf
-  outlierThreshold outputFormats outputSchema outputSchemas parameterSchema paritySchema parseDicom
-  parseManifest parseMeasurementsCsv parseModelServer parseParameter parseParameters parsePoints
-  parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
-  readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
-  readYaml readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords
-  resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore
-  roundLabels sameGrid scanLabels seriesFormats sortFiles soundPart sourceFromBytes spacingOf
-  stageOfInput stages supportedExtensions surfaceDistances surfaceOf textCell traceStages
-  transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork
-  volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes
-  webPlatform withField withMeanIntensity withoutTrailingSlashes withoutUnseen withoutVolumeEnding
-  worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat
-  writeVolume zlibPlatform
+  chooseInput chooseOutput closeLabels codesOfName collectBytes compareLabelMaps compareLabels
+  componentOf composeAffine computePolicies computesSuv convertOutput convertVolume crc32
+  createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
+  cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify
+  deidentifyFiles deriveCase deriveGrids describeAgreement describeError describeParity describeWhere
+  determinant dice diceOfLabels dicomFormats dicomSourceOf differenceLabels differenceMap dilateLabels
+  directionOf displayOf distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf
+  erodeLabels errorCodes escapeUnseen estimatePrediction explainEmpty extensionOf faultsOfSchema
+  fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText findOutliers
+  flip formatAgreement formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord
+  hasUnseen holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema
+  inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat
+  isExplained isFileInput isFileSpec isNetworkSpec isReadBack isSamePatient isSameResult isSeriesFormat
+  isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge keepLargestComponent
+  keepsStoredOrder labelColors labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
+  labelsWith largestThatFits leastCompared leastJudgedVoxels listFaults listSeries manifestSchema
+  mapLabels matchOriginals maxFileBytes maxZipEntries meanIntensities measureLabels measurementsToCsv
+  measurementsToTsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels
+  multiply neutralDataName neutralNames numberLabels numericVoxels observe openLabels openZip
+  orderByOutlier orientationOf originOf outlierThreshold outputFormats outputSchema outputSchemas
+  parameterSchema paritySchema parseDicom parseManifest parseMeasurementsCsv parseModelServer
+  parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec
+  readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh readOutput readPrefix
+  readSegmentationFile readTransform readVolume readYaml readableEndings refuseIdentity
+  removeSmallObjects reorient representationOf requestWords resample resampleArgmax resampleThreshold
+  resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels seriesFormats
+  sortFiles soundPart sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceDistances
+  surfaceOf textCell toHalf traceStages transformEndings transformExtensions transformPoint
+  transformPoints uidMapOf verdicts verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
+  volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField withMeanIntensity
+  withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict writeDicomFile
+  writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes CheckedYaml Code CodecModule
-  CodecName CodecOptions ComparedLabel ComparedNames Components Compression Connectivity DataFault
-  DataFileField DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame
-  DecodedFrame DeidentificationReport Deidentified DeidentifiedImage DeidentifyFilesOptions
+  CodecName CodecOptions ComparedLabel ComparedNames Components Compression ComputePolicy Connectivity
+  DataFault DataFileField DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs
+  DecodeFrame DecodedFrame DeidentificationReport Deidentified DeidentifiedImage DeidentifyFilesOptions
   DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile DicomFindings
   DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries DicomSource
   DicomVolumeHeader DisplayWindow EncodeOptions EncodedOutput ErrorCode ErrorData Estimate FileEnding
-  FileFault FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField IdentifyingText
-  InferOptions InferResult InfererSpec Input InputForm InputOf InputType InputValue InputsOf
-  InspectOptions Interpolation KeyPictureOptions Label LabelAgreement LabelComparison LabelMeasurement
-  LabelName LabelTensor LabelVolume LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest
-  ManifestFault MeasuredLabelMap MeasurementReportOptions Mesh ModelServerAddress ModelSpec
-  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Observation Outcome Outlier
-  OutlierReason Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf
-  Parity Picture Platform PointTransform Predecessor PredictionContext PredictionRequest PreviewOptions
-  ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions
-  ResultOrigin Rewrite SegmentLabel SegmentReference SegmentationIdentity SegmentationIdentityOptions
-  SegmentationOptions SegmentationType SelfTest SeriesFormat SeriesList ServedSpec Shape Size
-  SliceReference SlidingWindowSpec SmallObjectOptions SortedFiles SourceFile SpatialTransform Stage
-  StageTimes Step StoredOutput StoredWindow StoredZip StoredZipOptions StructureSetOptions
-  SurfaceDistance SurfaceOptions SuvScale Tensor TextSource Trace TransformContext TransformExtension
-  TypedContext UidMapper UnreadFile Vec3 Verdict Volume VolumeExtension VolumeFactsOf VolumeFormat
-  VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels Whereabouts WriteOptions
-  ZipMember Zlib
+  FileFault FileGeometry FilePrefix FileSpec FillOptions FrameShape Grid IdentifyingField
+  IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType InputValue
+  InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelAgreement LabelComparison
+  LabelMeasurement LabelName LabelTensor LabelVolume LabelVoxels LargestOptions LeftOut LoadedModel
+  Maker Manifest ManifestFault MeasuredLabelMap MeasurementReportOptions Mesh ModelServerAddress
+  ModelSpec MorphologyOptions NetworkReport NetworkSession NetworkValue NumericVolume NumericVoxels
+  Observation Outcome Outlier OutlierReason Output OutputFormat OutputSource OutputType OutputValue
+  OutputsOf PadOptions Parameter ParametersOf Parity Picture Platform PointTransform Predecessor
+  PredictionContext PredictionRequest PreviewOptions ReadLimits ReadOptions ReadOutput ReadSegmentation
+  ReadVolume Reduction ReportedAttribute ResampleOptions ResultOrigin Rewrite SegmentLabel
+  SegmentReference SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType
+  SelfTest SeriesFormat SeriesList ServedSpec Shape Size SliceReference SlidingWindowSpec
+  SmallObjectOptions SortedFiles SourceFile SpatialTransform Stage StageTimes Step StoredOutput
+  StoredWindow StoredZip StoredZipOptions StructureSetOptions SurfaceDistance SurfaceOptions SuvScale
+  Tensor TextSource Trace TransformContext TransformExtension TypedContext UidMapper UnreadFile Vec3
+  Verdict Volume VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeSummary
+  VolumeTransform VoxelType Voxels Whereabouts WriteOptions ZipMember Zlib
 `;
 const clientValues = `
   TomaatError announcedParitySchema announcementId announcementLifeSeconds announcementSchema

@@ -51,7 +51,7 @@ export const whereItStays = ({ host }: { host: string }): string =>
   [
     '“Compute on this computer” sends nothing of the scan, neither its voxels nor its header nor the result.',
     `This browser fetches the network from ${host}, once, and runs it here: ${host} learns that you fetched it, and no more.`,
-    'It takes longer than on a server with a faster machine, as long as this page is open. The result is not signed by a server, and this browser deletes it after a week.',
+    'Keep this page open until it is done; a server with a faster machine takes less time. The result is not signed by a server, and this browser deletes it after a week.',
   ].join(' ');
 
 /** What a program needs to send predictions; undefined if it needs no key. */

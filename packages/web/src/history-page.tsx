@@ -44,6 +44,7 @@ export default function HistoryPage() {
       },
     })),
   });
+  const hasLocal = entries.some(({ jobId }) => jobId !== undefined && isLocalJob(jobId));
   const isGone = (i: number) => {
     const { error: fault } = jobs[i];
     return fault instanceof TomaatError && fault.code === 'NOT_FOUND';
@@ -57,7 +58,9 @@ export default function HistoryPage() {
           Jobs that you sent from this browser{login && `, logged in ${login}`}. This browser keeps the list
           and a copy of the scans for a week
           {login && ', even after you log out; other logins cannot see them here'}. Deleting a job also
-          deletes its data on the server. <Link href="/compare">Compare two results</Link>
+          deletes its data on the server.{' '}
+          {hasLocal && 'Those “on this computer” were not sent: only this browser has their results. '}
+          <Link href="/compare">Compare two results</Link>
         </p>
       </section>
       {entries.length === 0 ? (
@@ -105,7 +108,7 @@ export default function HistoryPage() {
                       <td>
                         <Tag tone={state.tone}>{state.name}</Tag>
                         {entry.jobId && isLocalJob(entry.jobId) && (
-                          <span className="fine"> on this computer</span>
+                          <span className="fine"> on this computer{entry.expiresTime && ','}</span>
                         )}
                         {entry.expiresTime && !isGone(i) && (
                           <span className="fine">

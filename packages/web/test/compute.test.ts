@@ -6,6 +6,7 @@ import { parseDicom, readSegmentationFile, readVolume, type Volume } from '@toma
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
+import { dataFolder } from '../../../test/real-data.ts';
 import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { slices } from '../../core/test/dicom-series.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
@@ -27,6 +28,7 @@ import {
 
 /* Predictions that the browser computes itself: what they give, what leaves the browser, and how they end. */
 
+const images = dataFolder();
 const network = join(boxedApp('ct-bone'), 'smooth.onnx');
 const scan = phantom(affines['oblique, left-handed']);
 const press = (page: Page, name: string) => page.getByRole('button', { name, exact: true }).click();
@@ -73,7 +75,7 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
     const pageFolder = await buildPage();
     [browser, site] = await Promise.all([
       launchBrowser(withoutDrawing),
-      openSite(pageFolder, { appFolders: [boxedApp('ct-bone'), ...apps] }),
+      openSite(pageFolder, { appFolders: [boxedApp('ct-bone'), boxedApp('brain'), ...apps] }),
     ]);
   }, 120_000);
   afterAll(async () => {
@@ -82,6 +84,15 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
     if (folder) await rm(folder, { recursive: true, force: true });
   });
   const withPage = (act: (page: Page) => Promise<void>) => withPageOf(browser, site.address, act);
+  /** The id of a job of the server. */
+  async function computedByServer(service: string, file: Uint8Array): Promise<string> {
+    const client = createClient({ baseUrl: site.address });
+    const volume = { name: 'scan.nii.gz', bytes: Uint8Array.from(file) };
+    const { id } = await client.predict(service, { volumes: { volume } });
+    return requireSuccess(await client.wait(id)).id;
+  }
+  const outputOf = async (id: string) =>
+    (await createClient({ baseUrl: site.address }).output(id, 'segmentation')).bytes();
   async function chooseFor(page: Page, service: string, file = bytes): Promise<void> {
     await page.goto(`${site.address}/services/${service}`);
     await choose(page, 'chest one.nii.gz', file);
@@ -109,12 +120,8 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
         expect(sent.filter((request) => request.includes('/model?'))).toHaveLength(1);
         await expectAccessible(page);
 
-        const client = createClient({ baseUrl: site.address });
-        const file = new File([bytes as Uint8Array<ArrayBuffer>], 'chest.nii.gz');
-        const { id } = requireSuccess(
-          await client.wait((await client.predict('ct-bone', { volumes: { volume: file } })).id),
-        );
-        const theirs = await readBytes(await (await client.output(id, 'segmentation')).bytes());
+        const id = await computedByServer('ct-bone', bytes);
+        const theirs = await readBytes(await outputOf(id));
         const ours = await readBytes(await savedBy(page, 'Bone as NIfTI (.nii.gz)'));
         expect(ours.affine).toEqual(theirs.affine);
         expect(ours.voxels).toEqual(theirs.voxels);
@@ -242,6 +249,26 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
         await page.getByText('The page that computed it was closed before it was done.').waitFor();
       }),
     120_000,
+  );
+
+  it.skipIf(!process.env.TOMAAT_SLOW || !images)(
+    'labels a real head as the server does',
+    () =>
+      withPage(async (page) => {
+        page.setDefaultTimeout(280_000);
+        const head = new Uint8Array(await readFile(join(images!, 'brain/seg3d_MR.nii.gz')));
+        await chooseFor(page, 'brain', head);
+        await press(page, here);
+        await computed(page);
+        await page.getByText(/^Done in/).waitFor();
+        const ours = await readBytes(await savedBy(page, 'Brain as NIfTI (.nii.gz)'));
+        const theirs = await readBytes(await outputOf(await computedByServer('brain', head)));
+        expect(ours.affine).toEqual(theirs.affine);
+        const differ = (ours.voxels as Uint8Array).filter((value, i) => value !== theirs.voxels[i]).length;
+        expect(differ / ours.voxels.length).toBeLessThanOrEqual(1e-4);
+        expect(new Set(ours.voxels as Uint8Array).size).toBe(11);
+      }),
+    600_000,
   );
 
   it(

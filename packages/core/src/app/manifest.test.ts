@@ -45,6 +45,7 @@ describe('manifestSchema', () => {
       ...least,
       compute: 'server',
       default: false,
+      compute: 'server',
       preprocess: [],
       model: [program],
       postprocess: [],

@@ -287,7 +287,7 @@ async function findEnded(id: string): Promise<LocalResult> {
   const entry = entryAt(key);
   const found = entry && (await findLocalResult(key));
   if (found) return found;
-  if (!entry) return requireLocalResult(id);
+  if (!entry || !['running', 'failed'].includes(entry.state)) return requireLocalResult(id);
   if (entry.state === 'running' && (await isHeld(key))) {
     throw new TomaatError(
       'NOT_READY',
