@@ -16,6 +16,7 @@ import { outOfCardMemory } from './card-memory.ts';
 import { type ComputeDevice, isCard, processor, providersOf } from './devices.ts';
 import { chooseInput, chooseOutput, convertOutput, toHalf, type Value } from './network-values.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
+import { withLanes } from './onnx-lanes.ts';
 import type { Runtime } from './runtime.ts';
 
 export interface OnnxOptions {
@@ -53,16 +54,21 @@ export interface OnnxSession extends NetworkSession {
 export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   name: 'onnx',
   description: 'A network in an ONNX file, on the CPU or a graphics card (onnxruntime)',
-  async open(app, spec, { device }) {
+  async open(app, spec, { device, freeMemory }) {
     const { inferer } = spec;
-    const session = await openOnnxSession(await appFile(app, spec.file), {
+    const modelFile = await appFile(app, spec.file);
+    const options = {
       threads: spec.threads,
       device,
       inputName: spec.input,
       outputName: spec.output,
       labels: inferer.type === 'simple',
       slices: inferer.type === 'slice',
-    });
+    };
+    const residentBefore = process.memoryUsage.rss();
+    const opened = await openOnnxSession(modelFile, options);
+    const spreads = freeMemory && inferer.type === 'slidingWindow' && !(device && isCard(device));
+    const session = spreads ? withLanes(opened, { modelFile, options, freeMemory, residentBefore }) : opened;
     const roiSize = inferer.type === 'simple' ? undefined : inferer.roiSize;
     if (roiSize && session.inputDims.slice(1).includes(null)) {
       const hasBatch = session.inputDims.length > roiSize.length + 1;
