@@ -33,7 +33,9 @@ const fileSchema = {
 export const completeSchema = z.strictObject({
   attempt: attemptSchema,
   seconds: z.number().min(0).max(maxSeconds).describe('How long the prediction took'),
-  device: deviceSchema.default('cpu').describe('What computed its networks; stated in the receipt'),
+  device: deviceSchema
+    .optional()
+    .describe('What computed its networks, stated in the receipt; cpu if missing'),
   outputs: z.array(
     z.strictObject({
       name: z.string(),
