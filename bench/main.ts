@@ -16,6 +16,7 @@ type Bench = (options: BenchOptions) => Promise<BenchResult>;
 const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'sliding-window': async () => (await import('./sliding-window.ts')).run,
   engine: async () => (await import('./engine.ts')).run,
+  windows: async () => (await import('./windows.ts')).run,
   'whole-request': async () => (await import('./whole-request.ts')).run,
   intake: async () => intake,
   'read-gzip': async () => (await import('./read-gzip.ts')).run,

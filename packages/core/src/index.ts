@@ -314,6 +314,7 @@ export {
   type NetworkSession,
   type Reduction,
   type SlidingWindowSpec,
+  type WindowsLeft,
 } from './inferers/spec.ts';
 export {
   type Agreement,

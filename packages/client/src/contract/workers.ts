@@ -38,7 +38,9 @@ export const completeSchema = z.strictObject({
     .max(100)
     .default([])
     .describe('Faster forms in which operators of the networks were computed; stated in the receipt'),
-  device: deviceSchema.default('cpu').describe('What computed its networks; stated in the receipt'),
+  device: deviceSchema
+    .optional()
+    .describe('What computed its networks, stated in the receipt; cpu if missing'),
   outputs: z.array(
     z.strictObject({
       name: z.string(),

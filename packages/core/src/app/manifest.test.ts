@@ -43,7 +43,6 @@ describe('manifestSchema', () => {
   it('fills in the defaults', () => {
     expect(manifestSchema.parse(least)).toEqual({
       ...least,
-      compute: 'server',
       default: false,
       compute: 'server',
       preprocess: [],

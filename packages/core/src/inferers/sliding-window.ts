@@ -103,36 +103,67 @@ export async function slideWindows(
     return { start, sources: sourceIndices(start, roi[i], size[i], spec.paddingMode) };
   };
 
-  const predict = createPredictor(session, spec, components, dims);
-  const window = allocate(
-    () => new Float32Array(voxelCount({ size: roi }) * components),
-    voxelCount({ size: roi }) * components * 4,
-  );
-  let blend: Blend | undefined;
-  let done = 0;
-
   // The ring's axis is the outermost loop. It does not depend on the number of classes.
   const { axis } = ringPlan(size, spec, 1, 'argmax');
   const [outer, middle] = axis === 'z' ? [2, 1] : [1, 2];
-  for (let o = 0; o < along[outer].count; o++) {
-    const atOuter = place(outer, o);
-    blend?.finish(atOuter.start);
-    for (let m = 0; m < along[middle].count; m++) {
-      const atMiddle = place(middle, m);
-      const [y, z] = axis === 'z' ? [atMiddle, atOuter] : [atOuter, atMiddle];
-      for (let index = 0; index < along[0].count; index++) {
-        checkCanceled(options.signal);
-        const x = place(0, index);
-        const at: Size = [x.start, y.start, z.start];
-        const sources = [x.sources, y.sources, z.sources] as const;
-        extractWindow(voxels, size, components, sources, spec.paddingValue, window);
-        const scores = await predict(window);
-        blend ??= createBlend(input, spec, scores.dims[1], reduction, options);
-        blend.add(scores, at);
-        done++;
-        options.onProgress?.(done / total);
+  /** The windows in their order, with the voxels that they read. */
+  function* positions() {
+    for (let o = 0; o < along[outer].count; o++) {
+      const atOuter = place(outer, o);
+      for (let m = 0; m < along[middle].count; m++) {
+        const atMiddle = place(middle, m);
+        const [y, z] = axis === 'z' ? [atMiddle, atOuter] : [atOuter, atMiddle];
+        for (let index = 0; index < along[0].count; index++) {
+          const x = place(0, index);
+          const at: Size = [x.start, y.start, z.start];
+          yield { at, row: atOuter.start, sources: [x.sources, y.sources, z.sources] as const };
+        }
       }
     }
+  }
+
+  let blend: Blend | undefined;
+  let done = 0;
+  const take = (scores: Tensor, { at, row }: { at: Size; row: number }) => {
+    blend ??= createBlend(input, spec, scores.dims[1], reduction, options);
+    // Behind the start of a row of windows all planes are final.
+    blend.finish(row);
+    blend.add(scores, at);
+    done++;
+    options.onProgress?.(done / total);
+  };
+  const length = voxelCount({ size: roi }) * components;
+  const createLane = (own: NetworkSession) => {
+    const predict = createPredictor(own, spec, components, dims);
+    const window = allocate(() => new Float32Array(length), length * 4);
+    return async (sources: readonly [x: Int32Array, y: Int32Array, z: Int32Array]) => {
+      checkCanceled(options.signal);
+      extractWindow(voxels, size, components, sources, spec.paddingValue, window);
+      return predict(window);
+    };
+  };
+
+  const queue = positions();
+  const alone = createLane(session);
+  const next = queue.next();
+  if (!next.done) {
+    const startMs = performance.now();
+    const scores = await alone(next.value.sources);
+    take(scores, next.value);
+    const windows = total - 1;
+    const sessions =
+      windows > 1
+        ? await session.spread?.({
+            windows,
+            windowMs: performance.now() - startMs,
+            windowBytes: (length + scores.data.length) * 4,
+            otherBytes:
+              ringPlan(size, spec, scores.dims[1], reduction.type).totalBytes +
+              resultBytes(input, scores.dims[1], reduction),
+          })
+        : undefined;
+    const lanes = sessions && sessions.length > 1 ? sessions.map(createLane) : [alone];
+    await inOrder(queue, lanes, take);
   }
   if (!blend)
     throw new TomaatError(
@@ -141,6 +172,33 @@ export async function slideWindows(
     );
   blend.finish(Number.POSITIVE_INFINITY);
   return blend.result;
+}
+
+/**
+ * Runs one window on each lane at a time, and takes the scores in the order of the windows whichever is done first: sums of floats
+ * depend on their order.
+ */
+async function inOrder<P extends { readonly sources: unknown }>(
+  positions: Iterable<P>,
+  lanes: readonly ((sources: P['sources']) => Promise<Tensor>)[],
+  take: (scores: Tensor, position: P) => void,
+): Promise<void> {
+  const running: { position: P; scores: Promise<Tensor> }[] = [];
+  let started = 0;
+  for (const position of positions) {
+    // The oldest run is on the lane that is next, whose scores may be overwritten by the next run.
+    const oldest = running.length === lanes.length ? running.shift() : undefined;
+    if (oldest) take(await oldest.scores, oldest.position);
+    const run = lanes[started++ % lanes.length](position.sources);
+    run.catch(() => {}); // Awaited when it is its turn, unless another one fails before.
+    running.push({ position, scores: run });
+  }
+  for (const { position, scores } of running) take(await scores, position);
+}
+
+/** Bytes of all labels, or of all scores. */
+function resultBytes(input: Volume, classes: number, { type }: Reduction): number {
+  return voxelCount(input) * (type === 'none' ? 4 * classes : 2);
 }
 
 /** Runs the network on a window, or on all its mirrored versions, whose scores are mirrored back and summed. */

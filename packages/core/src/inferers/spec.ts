@@ -18,6 +18,22 @@ export interface NetworkSession {
   readonly inputDims?: readonly (number | null)[];
   /** Names of the faster forms in which the engine computes operators of its file; missing if there are none. */
   readonly rewrites?: readonly string[];
+  /**
+   * The same network in several sessions, each for one run at a time, all at the same time: present if the engine can do that. Asked after the
+   * first window; a list of one if more of them would gain nothing or do not fit into the memory.
+   */
+  spread?(rest: WindowsLeft): Promise<readonly NetworkSession[]>;
+}
+
+/** What is left of a volume after its first window. */
+export interface WindowsLeft {
+  readonly windows: number;
+  /** What the first one took, with its preparation. */
+  readonly windowMs: number;
+  /** Input, output and inside of a window, as far as they are known, bytes. */
+  readonly windowBytes: number;
+  /** What the rest of the prediction may still allocate, bytes. */
+  readonly otherBytes: number;
 }
 
 const perAxis = <T extends z.ZodType>(item: T) => z.tuple([item, item, item]);

@@ -167,7 +167,7 @@ export function registerWorkerRoutes(
 
   app.post<JobParams>('/api/worker/jobs/:id/complete', async (request) => {
     const { id } = request.params;
-    const { attempt, seconds, device, rewrites, outputs } = await readBody(request, completeSchema);
+    const { attempt, seconds, device = 'cpu', rewrites, outputs } = await readBody(request, completeSchema);
     // The answer to the first of two equal requests may have been lost.
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
     const known = await recall(id, attempt);

@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { modelsFolder } from '../../../../test/real-data.ts';
 import { unetNetwork } from '../../test/onnx-fixture.ts';
 import { canaryDims, canaryTensor, canaryVoxelsMax, differenceOf, openFaster } from './canary.ts';
-import { type OnnxOptions, type OnnxSession, openOnnxSession } from './onnx.ts';
+import { type OnnxSession, openOnnxSession } from './onnx.ts';
+import type { OnnxOptions } from './onnx-options.ts';
 
 let folder: string;
 const networks: Record<string, string> = {};

@@ -19,36 +19,12 @@ import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'o
 import { appFile } from '../apps.ts';
 import { canaryDims, type GraphChoice, openFaster } from './canary.ts';
 import { outOfCardMemory } from './card-memory.ts';
-import { type ComputeDevice, isCard, processor, providersOf } from './devices.ts';
+import { isCard, processor, providersOf } from './devices.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
+import { withLanes } from './onnx-lanes.ts';
+import type { OnnxOptions } from './onnx-options.ts';
+import { rewriteGraph } from './rewrite-graph.ts';
 import type { Runtime } from './runtime.ts';
-
-export interface OnnxOptions {
-  /** Threads of one run; default: all of the machine's. */
-  threads?: number;
-  /** What computes it; the processor if missing. */
-  device?: ComputeDevice;
-  /** Names in the graph; default: its only input and its first output. */
-  inputName?: string;
-  outputName?: string;
-  /**
-   * Offers `runLabels` if the network allows it. For the simple inferer: it saves copying all class scores of a
-   * whole volume, but adds an argmax to every run of the network.
-   */
-  labels?: boolean;
-  /** The network is 2-D, for slices: it takes [1, C, y, x] or [C, y, x]. */
-  slices?: boolean;
-  /** Dimensions of a first run before the session is ready; see `warmUp`. */
-  warmUpDims?: readonly number[];
-  /** Whether the graph may be rewritten into a faster one with the same results (rewrite-graph.ts); true if missing. */
-  rewrite?: boolean;
-  /** Components of the input, where the network does not say; 1 if missing. */
-  components?: number;
-  /** Voxels of a window along x, y and z (x and y for slices), if the network gets windows. */
-  roiSize?: readonly number[];
-  /** The engine's memory planning: faster only for many runs of one size, and about 40 % more memory at peak. */
-  memPattern?: boolean;
-}
 
 export interface OnnxSession extends NetworkSession {
   readonly inputDims: readonly (number | null)[];
@@ -68,9 +44,10 @@ type OpenedSession = Omit<OnnxSession, 'graph'>;
 export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   name: 'onnx',
   description: 'A network in an ONNX file, on the CPU or a graphics card (onnxruntime)',
-  async open(app, spec, { device }) {
+  async open(app, spec, { device, freeMemory }) {
     const { inferer } = spec;
-    const session = await openOnnxSession(await appFile(app, spec.file), {
+    const modelFile = await appFile(app, spec.file);
+    const options = {
       threads: spec.threads,
       device,
       inputName: spec.input,
@@ -80,7 +57,11 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
       rewrite: spec.rewrite,
       components: channelCount(spec),
       roiSize: inferer.type === 'simple' ? undefined : inferer.roiSize,
-    });
+    };
+    const residentBefore = process.memoryUsage.rss();
+    const opened = await openOnnxSession(modelFile, options);
+    const spreads = freeMemory && inferer.type === 'slidingWindow' && !(device && isCard(device));
+    const session = spreads ? withLanes(opened, { modelFile, options, freeMemory, residentBefore }) : opened;
     return { kind: 'network', session };
   },
 };
@@ -112,7 +93,8 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
       throw loadError(cause, name, options.device);
     });
 
-  const session = await load(modelFile);
+  const compared = options.rewrite === 'compared' ? rewriteGraph(bytes) : undefined;
+  const session = await load(compared && 'bytes' in compared ? compared.bytes : modelFile);
   let opened: OpenedSession | undefined;
   try {
     const input = chooseInput(valuesOf(session.inputMetadata), name, options.inputName, options.slices);
@@ -160,6 +142,7 @@ function reasonToKeep(
   if (!facts) return 'it has another format';
   // What is slow on a processor need not be on a card.
   if (isCard(device)) return 'a graphics card computes it';
+  if (rewrite === 'compared') return 'another session has compared it';
   return rewrite ? undefined : 'the app wants it as it is';
 }
 

@@ -2,6 +2,7 @@ import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import type { ComputeDevice } from './devices.ts';
+import type { FreeMemory } from './onnx-lanes.ts';
 
 /** What a runtime needs to know about its process. */
 export interface RuntimeContext {
@@ -13,6 +14,8 @@ export interface RuntimeContext {
   readonly modelServers?: ModelServers;
   /** What computes networks of this process; the processor if missing. */
   readonly device?: ComputeDevice;
+  /** What this process may still take of its memory limit; missing where a model is only tried. */
+  readonly freeMemory?: () => FreeMemory | undefined;
   onSpawn(pid: number): void;
   onExit(pid: number): void;
 }

@@ -30,6 +30,7 @@ import { diskError, writeAll } from '../store/disk.ts';
 import { filePieces } from '../store/file-pieces.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { behaveAsChild } from './behave-as-child.ts';
+import { freeMemory } from './free-memory.ts';
 import type { MemoryLimit } from './memory-limit.ts';
 import type {
   FromChild,
@@ -97,6 +98,7 @@ const processContext: RuntimeContext = {
   },
   closing: closing.signal,
   device,
+  freeMemory: () => freeMemory(memoryLimit),
   get modelServers() {
     return modelServers;
   },
@@ -286,6 +288,12 @@ async function run(app: App, message: PredictMessage): Promise<void> {
   }
 }
 
+/** A thread may be in the middle of a run of the engine, which aborts on exit, and a core dump would hold voxels. */
+function end(): void {
+  if (programs.size > 0) process.exit(1);
+  process.kill(process.pid, 'SIGKILL');
+}
+
 function exitUnlessBusy(): void {
   if (!canceling && programs.size === 0) process.exit(1);
 }
@@ -296,7 +304,7 @@ process.on('disconnect', () => {
   if (lastFolder) markOutlived(lastFolder);
   canceling?.abort();
   closing.abort();
-  setTimeout(() => process.exit(1), 3000);
+  setTimeout(end, 3000);
   exitUnlessBusy();
 });
 
