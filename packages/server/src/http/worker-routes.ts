@@ -11,6 +11,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readJson } from '../intake/read-json.ts';
+import { processor } from '../runtimes/devices.ts';
 import type { InputFile, OutputFile } from '../store/job-records.ts';
 import { waitForJob } from '../worker/local-source.ts';
 import type { ServerContext } from './context.ts';
@@ -167,7 +168,13 @@ export function registerWorkerRoutes(
 
   app.post<JobParams>('/api/worker/jobs/:id/complete', async (request) => {
     const { id } = request.params;
-    const { attempt, seconds, device = 'cpu', rewrites, outputs } = await readBody(request, completeSchema);
+    const {
+      attempt,
+      seconds,
+      device = processor.device,
+      rewrites,
+      outputs,
+    } = await readBody(request, completeSchema);
     // The answer to the first of two equal requests may have been lost.
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
     const known = await recall(id, attempt);
