@@ -5,8 +5,9 @@
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { canaryTensor } from '@tomaat/core';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
-import { canaryTensor, differenceOf } from '../packages/server/src/runtimes/canary.ts';
+import { differenceOf } from '../packages/server/src/runtimes/canary.ts';
 import { sessionOptions } from '../packages/server/src/runtimes/onnx.ts';
 import { rewriteGraph } from '../packages/server/src/runtimes/rewrite-graph.ts';
 import { rewrites } from '../packages/server/src/runtimes/rewrites/table.ts';

@@ -1,4 +1,4 @@
-import type { LabelTensor, NetworkSession, Tensor } from '@tomaat/core';
+import { canaryTensor, type LabelTensor, type NetworkSession, type Tensor } from '@tomaat/core';
 import { rewriteGraph } from './rewrite-graph.ts';
 
 /*
@@ -49,23 +49,6 @@ export function canaryDims(
   );
   const tries = new Map([...small, ...(window ? [[...window]] : [])].map((dims) => [dims.join(), dims]));
   return [...tries.values()].filter((dims) => dims.reduce((a, b) => a * b, 1) <= canaryVoxelsMax);
-}
-
-/** A volume without symmetry, about −1 to 2: waves of other lengths along each axis, and noise. */
-export function canaryTensor(dims: readonly number[]): Tensor {
-  const data = new Float32Array(dims.reduce((a, b) => a * b, 1));
-  const width = dims.at(-1) ?? 1;
-  const height = dims.at(-2) ?? 1;
-  let state = 12_345;
-  for (let i = 0; i < data.length; i++) {
-    const x = i % width;
-    const y = Math.floor(i / width) % height;
-    const z = Math.floor(i / width / height);
-    state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
-    data[i] =
-      0.5 + 0.6 * Math.sin(x * 0.19 + y * 0.05) * Math.cos(y * 0.11 - z * 0.31) + state / 0x7fffffff - 0.5;
-  }
-  return { data, dims };
 }
 
 /** Why two results of a network on the same input do not count as the same; undefined if they do. */
