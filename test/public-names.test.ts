@@ -8,17 +8,18 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length belongingOf buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
+  canaryTensor
   channelCount checkAffine checkDeclaration checkResult checkShape checkVolume chooseDicom chooseFormat
-  chooseInput chooseOutput closeLabels codesOfName collectBytes compareLabelMaps compareLabels
+  chooseInput chooseOutput closeLabels codesOfName collectBytes compareLabelMaps compareLabels compareSessions
   componentOf composeAffine computePolicies computesSuv convertOutput convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
   cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify
   deidentifyFiles deriveCase deriveGrids describeAgreement describeError describeParity describeWhere
-  determinant dice diceOfLabels dicomFormats dicomSourceOf differenceLabels differenceMap dilateLabels
+  determinant deviceKinds dice diceOfLabels dicomFormats dicomSourceOf differenceLabels differenceMap dilateLabels
   directionOf displayOf distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction explainEmpty extensionOf faultsOfSchema
   fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText findOutliers
-  flip formatAgreement formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord
+  flip formatAgreement formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord hasOwnNetworks
   hasUnseen holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema
   inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat
   isExplained isFileInput isFileSpec isNetworkSpec isReadBack isSamePatient isSameResult isSeriesFormat
@@ -37,17 +38,17 @@ const coreValues = `
   resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels seriesFormats
   sortFiles soundPart sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceDistances
   surfaceOf textCell toHalf traceStages transformEndings transformExtensions transformPoint
-  transformPoints uidMapOf verdicts verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
+  transformPoints uidMapOf verdicts verifiedDevices verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
   volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField withMeanIntensity
   withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict writeDicomFile
   writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes CheckedYaml Code CodecModule
+  AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes CanaryReport CheckedYaml Code CodecModule
   CodecName CodecOptions ComparedLabel ComparedNames Components Compression ComputePolicy Connectivity
   DataFault DataFileField DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs
   DecodeFrame DecodedFrame DeidentificationReport Deidentified DeidentifiedImage DeidentifyFilesOptions
-  DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile DicomFindings
+  DeidentifyOptions DeriveOptions DerivedGrid DeviceKind DicomContext DicomDisplay DicomFile DicomFindings
   DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries DicomSource
   DicomVolumeHeader DisplayWindow EncodeOptions EncodedOutput ErrorCode ErrorData Estimate FileEnding
   FileFault FileGeometry FilePrefix FileSpec FillOptions FrameShape Grid IdentifyingField
@@ -66,7 +67,7 @@ const coreTypes = `
   StoredWindow StoredZip StoredZipOptions StructureSetOptions SurfaceDistance SurfaceOptions SuvScale
   Tensor TextSource Trace TransformContext TransformExtension TypedContext UidMapper UnreadFile Vec3
   Verdict Volume VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeSummary
-  VolumeTransform VoxelType Voxels Whereabouts WriteOptions ZipMember Zlib
+  VolumeTransform VoxelType Voxels Whereabouts WindowsLeft WriteOptions ZipMember Zlib
 `;
 const clientValues = `
   TomaatError announcedParitySchema announcementId announcementLifeSeconds announcementSchema

@@ -8,8 +8,9 @@ import type { OnnxOptions } from './onnx-options.ts';
 
 /*
  * Windows of a volume at the same time: N sessions of one thread each, instead of one session of N threads. Measured on two cores with a
- * U-Net of 64³ voxels: the same bits, 0.87 of the time (0.96 of the CPU's), as the engine's threads wait for each other in every layer,
- * and windows are cut and blended meanwhile. (With very small tensors the engine rounds differently with another number of threads: 3e-6.) Batches of windows gained nothing there (1.00 to 1.06 of the CPU time), so there are none.
+ * U-Net of 64³ voxels: the same bits in 0.87 (busy machine) to 0.99 (quiet) of the time, as the engine's threads wait for each other in every
+ * layer, and windows are cut and blended meanwhile. (With very small tensors the engine rounds differently with another number of threads:
+ * 3e-6.) Batches of windows gained nothing there (1.00 to 1.06 of the CPU time), so there are none.
  */
 
 /** What a process may still take, bytes; see worker/free-memory.ts. */
