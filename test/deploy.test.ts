@@ -3,18 +3,18 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments, stringify } from 'yaml';
 import { addServe } from '../packages/server/src/cli/commands/serve.ts';
 import { addWorker } from '../packages/server/src/cli/commands/worker.ts';
 import { settings } from '../packages/server/src/settings.ts';
 import { readText, repository } from './documents.ts';
-import { findProgram } from './programs.ts';
+import { findKubectl, findProgram } from './programs.ts';
 
 /* The files under deploy/ for systemd, Kubernetes and containers, checked by the programs that read them. deploy/slurm: slurm.test.ts. */
 
 const analyze = findProgram('systemd-analyze', ['--version']);
-const kubectl = findProgram('kubectl', ['kustomize', '--help']);
+const kubectl = findKubectl();
 const validate = findProgram('kubernetes-validate', ['--version']);
 
 const folder = mkdtempSync(join(tmpdir(), 'tomaat-deploy-'));
@@ -86,7 +86,8 @@ describe.skipIf(!kubectl)('deploy/kubernetes', () => {
     expect(stderr).toBe('');
     return parseAllDocuments(stdout).map((document) => document.toJS() as Manifest);
   };
-  const all = ['server', 'worker', 'gpu'].flatMap(build);
+  let all: Manifest[];
+  let known: string[];
   /** The Jobs that KEDA makes of a ScaledJob, as Kubernetes sees them. */
   const asJob = ({ metadata, spec }: Manifest) => ({
     apiVersion: 'batch/v1',
@@ -94,10 +95,13 @@ describe.skipIf(!kubectl)('deploy/kubernetes', () => {
     metadata: { name: metadata.name },
     spec: spec.jobTargetRef,
   });
-  const known = all
-    .filter(({ kind }) => kind !== 'TriggerAuthentication')
-    .map((manifest) => (manifest.kind === 'ScaledJob' ? asJob(manifest) : manifest))
-    .map((manifest) => stringify(manifest));
+  beforeAll(() => {
+    all = ['server', 'worker', 'gpu'].flatMap(build);
+    known = all
+      .filter(({ kind }) => kind !== 'TriggerAuthentication')
+      .map((manifest) => (manifest.kind === 'ScaledJob' ? asJob(manifest) : manifest))
+      .map((manifest) => stringify(manifest));
+  });
 
   const write = (name: string, text: string) => {
     const file = join(folder, name);

@@ -1,4 +1,4 @@
-import { findForeignClient } from './programs.ts';
+import { findForeignClient, findKubectl } from './programs.ts';
 import { dataFolder, importFolder, modelsFolder } from './real-data.ts';
 
 /**
@@ -98,6 +98,12 @@ export const maySkip: readonly MaySkip[] = [
     file: 'server/test/oip-triton.test.ts',
     reason: 'Triton is 450 MB of packages: .ci/extra triton installs it',
     holds: !process.env.TOMAAT_TRITON_PYTHON || noModels,
+  },
+  {
+    file: 'test/deploy.test.ts',
+    test: /deploy.kubernetes/,
+    reason: 'kubectl is not here',
+    holds: findKubectl() === undefined,
   },
   {
     file: 'test/image.test.ts',

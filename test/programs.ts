@@ -26,13 +26,18 @@ function onPath(name: string): string[] {
 
 const reported = new Set<string>();
 
+/** Not on the output, which is of the program that asks. */
+function reportSkip(what: string): void {
+  if (!reported.has(what))
+    console.error(`Skipped: the tests here that need ${what}, not found on this machine.`);
+  reported.add(what);
+}
+
 function orRequired(file: string | undefined, what: string): string | undefined {
   if (file !== undefined) return file;
   if (process.env.REQUIRE_ALL)
     throw new Error(`${what} is not on this machine, and REQUIRE_ALL is set: install it, see .ci/run`);
-  if (!reported.has(what))
-    console.log(`Skipped: the tests here that need ${what}, not found on this machine.`);
-  reported.add(what);
+  reportSkip(what);
   return undefined;
 }
 
@@ -119,10 +124,15 @@ export function findForeignClient(name: string): string | undefined {
     .filter((folder) => folder !== '')
     .map((folder) => join(dirname(folder), 'clients', name))
     .find((folder) => existsSync(folder));
-  if (!found && !reported.has(name)) {
-    console.log(`Skipped: the tests here that need the source of ${name}, not found on this machine.`);
-    reported.add(name);
-  }
+  if (!found) reportSkip(`the source of ${name}`);
+  return found;
+}
+/** Debian has none that builds today's kustomizations, so that CI may be without it (may-skip.ts). */
+export function findKubectl(): string | undefined {
+  const found = onPath('kubectl').find(
+    (file) => spawnSync(file, ['kustomize', '--help'], { stdio: 'ignore' }).status === 0,
+  );
+  if (!found) reportSkip('kubectl');
   return found;
 }
 /** dcmtk’s reader of structured reports. */
