@@ -51,11 +51,12 @@ describe('a client that is generated from /api/openapi.json', () => {
       const warnings = [...`${stdout}${stderr}`.matchAll(/^WARNING parsing (.+?) within/gm)].map(
         (match) => match[1],
       );
-      // Types of the standards of tus and JOSE, and of images, which it does not know.
+      // Types of the standards of tus and JOSE, of images and of YAML, which it does not know.
       const known = [
         'PATCH /api/uploads/{id}',
         'GET /api/jobs/{id}/receipt',
         'GET /api/services/{id}/picture',
+        'GET /api/services/{id}/manifest',
       ];
       expect(warnings.filter((warning) => !known.includes(warning))).toEqual([]);
     }
