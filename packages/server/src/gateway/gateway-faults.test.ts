@@ -93,7 +93,8 @@ describe('a fault', () => {
     await expect.poll(async () => (await all(test)).map(({ attempts }) => attempts)).toEqual([1, 1, 1]);
     isAway = false;
     const dueMs = (await all(test)).map(({ dueAt }) => dueAt);
-    expect(new Set(dueMs).size).toBe(3);
+    // The pauses are random, so that two may be the same; not all of them.
+    expect(Math.max(...dueMs)).toBeGreaterThan(Math.min(...dueMs));
     test.pass(Math.min(...dueMs) - test.nowMs());
     // No more time passes: the others do not wait for the end of their pauses.
     await becomes(test, ['done', 'done', 'done']);
