@@ -71,3 +71,16 @@ export const fileRequestHeaders = {
   'If-Range': 'The ETag that the first part came with: the range is sent only if the file is still the same',
   'If-None-Match': 'ETags of what is there already',
 };
+/** The answers to a request for such a file. */
+export const fileResponses = {
+  200: {
+    description: 'The file',
+    headers: ['Content-Disposition', 'ETag', 'Accept-Ranges'],
+    content: { 'application/octet-stream': 'binary' },
+  },
+  206: {
+    description: 'The range; Content-Range states its position',
+    content: { 'application/octet-stream': 'binary' },
+  },
+  304: { description: 'It has the ETag of If-None-Match' },
+} as const satisfies Endpoint['responses'];

@@ -1,6 +1,6 @@
 import { stages, supportedExtensions } from '@tomaat/core';
 import { z } from 'zod';
-import { type Endpoint, fileRequestHeaders, idParam, json } from './endpoint.ts';
+import { type Endpoint, fileRequestHeaders, fileResponses, idParam, json } from './endpoint.ts';
 import { problemSchema } from './problem.ts';
 
 export const settledStates = ['succeeded', 'failed', 'canceled'] as const;
@@ -184,18 +184,7 @@ export const jobEndpoints = {
         .optional()
         .describe(`${supportedExtensions.join(', ')}, vtk, stl, json, txt …`),
     }),
-    responses: {
-      200: {
-        description: 'The file',
-        headers: ['Content-Disposition', 'ETag', 'Accept-Ranges'],
-        content: { 'application/octet-stream': 'binary' },
-      },
-      206: {
-        description: 'The range; Content-Range states its position',
-        content: { 'application/octet-stream': 'binary' },
-      },
-      304: { description: 'It has the ETag of If-None-Match' },
-    },
+    responses: fileResponses,
   },
   getReceipt: {
     method: 'GET',

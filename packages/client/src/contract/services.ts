@@ -7,7 +7,7 @@ import {
   paritySchema,
 } from '@tomaat/core';
 import { z } from 'zod';
-import { type Endpoint, fileRequestHeaders, idParam, json } from './endpoint.ts';
+import { type Endpoint, fileRequestHeaders, fileResponses, idParam, json } from './endpoint.ts';
 
 /** What computes networks, as `--device` names a single one. */
 export const deviceSchema = z.string().regex(/^(cpu|webgpu|cuda:[0-9]{1,3})$/);
@@ -225,18 +225,7 @@ export const serviceEndpoints = {
         .optional()
         .describe('Which one, by its digest in the manifest; needed where the service has several'),
     }),
-    responses: {
-      200: {
-        description: 'The file',
-        headers: ['Content-Disposition', 'ETag', 'Accept-Ranges'],
-        content: { 'application/octet-stream': 'binary' },
-      },
-      206: {
-        description: 'The range; Content-Range states its position',
-        content: { 'application/octet-stream': 'binary' },
-      },
-      304: { description: 'It has the ETag of If-None-Match' },
-    },
+    responses: fileResponses,
   },
   fit: {
     method: 'POST',

@@ -1,12 +1,11 @@
 import type { JobIn } from '@tomaat/client';
 import { useState } from 'react';
-import { Link, useLocation } from 'wouter';
-import { deleteJob } from '../deletion.ts';
 import { stemOf } from '../format.ts';
 import { save } from '../save.ts';
 import { Time } from '../time.tsx';
 import { faultOf, Problem } from '../ui.tsx';
 import { requireLocalResult } from './local.ts';
+import { ResultActions } from './result-actions.tsx';
 
 /** What is said of a result that this browser computed, in place of what a server says of its own. */
 
@@ -24,7 +23,6 @@ export function LocalNote({ job }: { job: LocalJob }) {
 
 /** The record of the computation, and what else can be done with the result. */
 export function LocalRecord({ job, fileName }: { job: LocalJob; fileName?: string }) {
-  const [, navigate] = useLocation();
   const [error, setError] = useState<unknown>();
   async function saveRecord() {
     try {
@@ -50,20 +48,7 @@ export function LocalRecord({ job, fileName }: { job: LocalJob; fileName?: strin
         <button type="button" className="quiet small" onClick={() => void saveRecord()}>
           Save the record
         </button>
-        <button
-          type="button"
-          className="quiet small"
-          onClick={() => {
-            deleteJob(job);
-            navigate('/jobs');
-          }}
-        >
-          Delete the result now
-        </button>
-        {job.outputs.some(({ type }) => type === 'LabelVolume') && (
-          <Link href={`/compare?result=${encodeURIComponent(job.id)}`}>Compare</Link>
-        )}
-        <Link href={`/services/${encodeURIComponent(job.service)}`}>Another scan</Link>
+        <ResultActions job={job} again="Another scan" />
       </div>
       {error !== undefined && <Problem fault={faultOf(error)} />}
     </section>

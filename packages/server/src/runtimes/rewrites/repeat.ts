@@ -1,4 +1,5 @@
 import type { GraphNode, WrittenNode } from '../graph-messages.ts';
+import { createNodeWriter } from './node-writer.ts';
 import type { GraphContext, Rewrite } from './rewrite.ts';
 
 /**
@@ -51,26 +52,14 @@ function write(
   { inputs, outputs }: GraphNode,
   factors: readonly number[],
   graph: GraphContext,
-): WrittenNode[] {
-  const nodes: WrittenNode[] = [];
-  const add = (
-    operator: string,
-    of: string,
-    from: readonly string[],
-    attributes?: WrittenNode['attributes'],
-  ) => {
-    const name = graph.newName(of);
-    nodes.push({ operator, inputs: from, outputs: [name], attributes });
-    return name;
-  };
-  const integers = (of: string, values: readonly number[]) =>
-    graph.addConstant(of, [values.length], BigInt64Array.from(values, BigInt));
+): readonly WrittenNode[] {
+  const { nodes, add, integers } = createNodeWriter(graph);
   const [fz, fy, fx] = factors;
   const one = integers('one', [1]);
   const sizeOf = (axis: number) =>
     add('Gather', `size-${axis}`, [shape, integers(`axis-${axis}`, [axis])], { axis: 0 });
-  const shaped = (of: string, from: string, dims: readonly string[]) =>
-    add('Reshape', of, [from, add('Concat', `${of}-shape`, dims, { axis: 0 })]);
+  const shaped = (of: string, from: string, dims: readonly string[], output?: string) =>
+    add('Reshape', of, [from, add('Concat', `${of}-shape`, dims, { axis: 0 })], undefined, output);
   const times = (from: string, of: string, factor: number, axis: number) =>
     factor === 1 ? from : add('Concat', of, new Array<string>(factor).fill(from), { axis });
 
@@ -87,8 +76,6 @@ function write(
   // [N, C, z, 1, y·f · x·f]
   const planes = times(shaped('slices', rows, [lead, z, one, plane]), 'planes', fz, 3);
   const depth = add('Mul', 'depth', [z, integers('fz', [fz])]);
-  shaped('volume', planes, [lead, depth, height, width]);
-  const last = nodes.length - 1;
-  nodes[last] = { ...nodes[last], outputs };
+  shaped('volume', planes, [lead, depth, height, width], outputs[0]);
   return nodes;
 }

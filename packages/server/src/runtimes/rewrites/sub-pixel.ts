@@ -1,4 +1,5 @@
 import type { FloatTensor, GraphNode, WrittenNode } from '../graph-messages.ts';
+import { createNodeWriter } from './node-writer.ts';
 import type { GraphContext, Rewrite } from './rewrite.ts';
 
 /**
@@ -134,20 +135,8 @@ function axisOf(
   };
 }
 
-function write({ inputs, outputs }: GraphNode, form: Form, graph: GraphContext): WrittenNode[] {
-  const nodes: WrittenNode[] = [];
-  const add = (
-    operator: string,
-    of: string,
-    from: readonly string[],
-    attributes?: WrittenNode['attributes'],
-    output = graph.newName(of),
-  ): string => {
-    nodes.push({ operator, inputs: from, outputs: [output], attributes });
-    return output;
-  };
-  const integers = (of: string, values: readonly number[]) =>
-    graph.addConstant(of, [values.length], BigInt64Array.from(values, BigInt));
+function write({ inputs, outputs }: GraphNode, form: Form, graph: GraphContext): readonly WrittenNode[] {
+  const { nodes, add, integers } = createNodeWriter(graph);
   const out = form.weights.dims[1];
   const [strideZ, strideY, strideX] = form.axes.map(({ stride }) => stride);
   const spatial = integers('spatial', [2, 3, 4]);
