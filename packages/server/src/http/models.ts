@@ -1,15 +1,14 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { Readable } from 'node:stream';
 import { type FileSpec, isFileSpec, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import { queryWord } from '../intake/query.ts';
 import { answered } from '../problem/take-in-rest.ts';
 import type { ServerContext } from './context.ts';
-import { selectRange } from './ranges.ts';
 import { contentDisposition } from './send.ts';
+import { sendFile } from './send-file.ts';
 
 /** What a caller needs to compute a prediction itself, where author (`compute`) and operator allow that: manifest and networks. */
 
@@ -82,40 +81,27 @@ async function sendModel(
   const path = await appFile(app, spec.file);
   const { size: sizeBytes } = await stat(path);
   const digest = `sha256:${spec.sha256}`;
-  const etag = `"${digest}"`;
-  const selection = selectRange(request.method, request.headers, { etag, sizeBytes });
   reply
     .header('cache-control', 'private, no-cache')
     .header('content-disposition', contentDisposition(basename(spec.file)))
     .type('application/octet-stream');
-  if (selection.status === 416) {
-    reply.header('content-range', `bytes */${sizeBytes}`);
-    throw new TomaatError(
-      'BAD_RANGE',
-      `The model has ${sizeBytes} bytes, and the range begins after the last one. A client that already has ${sizeBytes} bytes has the whole file.`,
-      { field: 'Range' },
-    );
-  }
-  reply.header('etag', etag).header('accept-ranges', 'bytes');
-  if (selection.status === 304) return reply.code(304).send();
-  // A stream, because fastify then keeps the given length.
-  if (request.method === 'HEAD') return reply.header('content-length', sizeBytes).send(Readable.from([]));
-  const { offsetBytes, lengthBytes } =
-    selection.status === 206 ? selection.range : { offsetBytes: 0, lengthBytes: sizeBytes };
-  const lastByte = offsetBytes + lengthBytes - 1;
-  if (selection.status === 206)
-    reply.code(206).header('content-range', `bytes ${offsetBytes}-${lastByte}/${sizeBytes}`);
-  void answered(reply).then((isDone) =>
-    audit.record('model.read', {
-      who: ownerOf(request),
-      keyId: request.principal?.keyId,
-      service: app.manifest.id,
-      version: app.manifest.version,
-      digest,
-      outcome: isDone ? (selection.status === 206 ? 'part' : 'whole') : 'broken off',
-    }),
-  );
-  return reply
-    .header('content-length', lengthBytes)
-    .send(createReadStream(path, { start: offsetBytes, end: Math.max(0, lastByte) }));
+  return sendFile(reply, {
+    name: 'The model',
+    digest,
+    sizeBytes,
+    // No more than was announced, whatever is appended meanwhile.
+    open: ({ offsetBytes, lengthBytes } = { offsetBytes: 0, lengthBytes: sizeBytes }) =>
+      createReadStream(path, { start: offsetBytes, end: Math.max(0, offsetBytes + lengthBytes - 1) }),
+    onSend: (what) =>
+      void answered(reply).then((isDone) =>
+        audit.record('model.read', {
+          who: ownerOf(request),
+          keyId: request.principal?.keyId,
+          service: app.manifest.id,
+          version: app.manifest.version,
+          digest,
+          outcome: isDone ? what : 'broken off',
+        }),
+      ),
+  });
 }

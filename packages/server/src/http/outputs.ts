@@ -1,4 +1,4 @@
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import {
   formatsOf,
   isSeriesFormat,
@@ -16,8 +16,8 @@ import { damagedError } from '../store/damage.ts';
 import type { JobRecord, OutputFile } from '../store/job-records.ts';
 import type { Conversion } from '../worker/converter.ts';
 import type { ServerContext } from './context.ts';
-import { selectRange } from './ranges.ts';
 import { clientGone, contentDisposition } from './send.ts';
+import { nothing, sendFile } from './send-file.ts';
 
 /** Name of an output's file: the input's name, the output's name, the format. */
 export function outputFileName(job: JobRecord, output: OutputFile, format: string = output.format): string {
@@ -65,44 +65,22 @@ async function sendStored(
   output: OutputFile,
   context: SendContext,
 ): Promise<FastifyReply> {
-  const { request } = reply;
-  const { sizeBytes } = output;
-  const isResource = request.method === 'GET' || request.method === 'HEAD';
-  const etag = `"${output.digest}"`;
-  const selection = isResource
-    ? selectRange(request.method, request.headers, { etag, sizeBytes })
-    : ({ status: 200 } as const);
-  if (selection.status === 416) {
-    reply.header('content-range', `bytes */${sizeBytes}`);
-    throw new TomaatError(
-      'BAD_RANGE',
-      `${output.name} has ${sizeBytes} bytes, and the range begins after the last one. A client that already has ${sizeBytes} bytes has the whole file.`,
-      { field: 'Range' },
-    );
-  }
-  if (isResource) reply.header('etag', etag).header('accept-ranges', 'bytes');
-  if (selection.status === 304) return reply.code(304).send();
-  if (request.method === 'HEAD') {
-    await context.blobs.check(output);
-    return reply.header('content-length', sizeBytes).send(nothing());
-  }
-  if (selection.status === 206) {
-    const { range } = selection;
-    const lastByte = range.offsetBytes + range.lengthBytes - 1;
-    const body = context.blobs.open(output, range);
-    recordRead(reply, job, output, output.format, 'part', context);
-    return reply
-      .code(206)
-      .header('content-range', `bytes ${range.offsetBytes}-${lastByte}/${sizeBytes}`)
-      .header('content-length', range.lengthBytes)
-      .send(body);
-  }
-  const body = context.blobs.open(output);
-  body.once('error', (error) =>
-    reply.log.error({ err: error, job: job.id, output: output.name }, error.message),
-  );
-  recordRead(reply, job, output, output.format, 'whole', context);
-  return reply.header('content-length', sizeBytes).send(body);
+  const { blobs } = context;
+  return sendFile(reply, {
+    name: output.name,
+    digest: output.digest,
+    sizeBytes: output.sizeBytes,
+    check: () => blobs.check(output),
+    open(range) {
+      const body = blobs.open(output, range);
+      if (!range)
+        body.once('error', (error) =>
+          reply.log.error({ err: error, job: job.id, output: output.name }, error.message),
+        );
+      return body;
+    },
+    onSend: (what) => recordRead(reply, job, output, output.format, what, context),
+  });
 }
 
 async function sendConverted(
@@ -149,9 +127,6 @@ export async function convertOutput(
   if (reply.request.method !== 'HEAD') recordRead(reply, job, output, to, 'whole', context);
   return converted;
 }
-
-/** The body of an answer to HEAD: a stream, because fastify then keeps the given length. */
-const nothing = () => Readable.from([]);
 
 function recordRead(
   reply: FastifyReply,
