@@ -165,13 +165,21 @@ describe('labelsOn()', () => {
     expect([...labelsOn(coarse, beside).voxels].some((v) => v !== 0)).toBe(false);
   });
 
-  it('places labels of a turned grid by world position, and loses none', () => {
-    // Turned by 30° about the third axis, anisotropic.
-    const [c, s] = [Math.cos(Math.PI / 6), Math.sin(Math.PI / 6)];
-    const map: Grid = {
-      size: [7, 5, 6],
-      affine: [1.5 * c, -2 * s, 0, 4, 1.5 * s, 2 * c, 0, -3, 0, 0, 1.1, 2, 0, 0, 0, 1],
-    };
+  // Turned by 30° about the third axis; about all three. Both are anisotropic.
+  const [c30, s30] = [Math.cos(Math.PI / 6), Math.sin(Math.PI / 6)];
+  it.each<[string, Affine]>([
+    [
+      'turned about one axis',
+      [1.5 * c30, -2 * s30, 0, 4, 1.5 * s30, 2 * c30, 0, -3, 0, 0, 1.1, 2, 0, 0, 0, 1],
+    ],
+    [
+      'turned about all',
+      [3 / 7, 6 / 7, -6.6 / 7, 4, 4.5 / 7, -12 / 7, -2.2 / 7, -1, 9 / 7, 4 / 7, 3.3 / 7, 0, 0, 0, 0, 1],
+    ],
+    // Its rows are parallel to those of the other grid, its planes are not.
+    ['with slanted planes', [1.5, 0, 0, 1, 0, 1.8, 0.6, -3, 0, -0.5, 1, 3, 0, 0, 0, 1]],
+  ])('places labels of a grid %s by world position, and loses none', (_, affine) => {
+    const map: Grid = { size: [7, 5, 6], affine };
     const drawnOn: Grid = {
       size: [9, 11, 3],
       affine: [-1, 0, 0, 12, 0, 1.2, 0, -4, 0, 0, 2.4, 1.5, 0, 0, 0, 1],
