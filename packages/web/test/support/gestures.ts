@@ -7,22 +7,26 @@ export const drop = (page: Page, ...paths: readonly string[]): Promise<void> =>
 /** The same where there are several fields. */
 export async function dropOnto(field: Locator, ...paths: readonly string[]): Promise<void> {
   await field.waitFor();
-  await field.scrollIntoViewIfNeeded();
-  // What is above may still be loading: the field has to stay where it is.
-  let box = (await field.boundingBox())!;
-  for (let before: string | undefined; before !== JSON.stringify(box); box = (await field.boundingBox())!) {
-    before = JSON.stringify(box);
-    await field.page().waitForTimeout(50);
-  }
   const session = await field.page().context().newCDPSession(field.page());
-  for (const type of ['dragEnter', 'dragOver', 'drop'] as const) {
-    await session.send('Input.dispatchDragEvent', {
-      type,
-      x: box.x + 30,
-      y: box.y + 20,
-      data: { items: [], files: [...paths], dragOperationsMask: 1 },
-    });
+  const seen = await field.evaluateHandle((element) => {
+    const events = new Set<string>();
+    for (const type of ['dragover', 'drop']) element.addEventListener(type, () => events.add(type), true);
+    return events;
+  });
+  const data = { items: [], files: [...paths], dragOperationsMask: 1 };
+  // What is above it may still be loading, and moves it: a drag that does not reach it is tried again where it is then.
+  for (let isDropped = false; !isDropped; ) {
+    await field.scrollIntoViewIfNeeded();
+    const { x, y } = (await field.boundingBox())!;
+    const at = { x: x + 30, y: y + 20, data };
+    await seen.evaluate((events) => events.clear());
+    for (const type of ['dragEnter', 'dragOver'] as const)
+      await session.send('Input.dispatchDragEvent', { type, ...at });
+    const isOver = await seen.evaluate((events) => events.has('dragover'));
+    await session.send('Input.dispatchDragEvent', { type: isOver ? 'drop' : 'dragCancel', ...at });
+    isDropped = await seen.evaluate((events) => events.has('drop'));
   }
+  await session.detach();
 }
 
 type Place = readonly [number, number];
