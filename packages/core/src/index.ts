@@ -304,6 +304,8 @@ export {
   chooseOutput,
   convertOutput,
   type NetworkValue,
+  networkValuesOf,
+  saysOutOfMemory,
   toHalf,
 } from './inferers/network-values.ts';
 export {

@@ -4,7 +4,8 @@ import {
   convertOutput,
   type ModelSpec,
   type NetworkSession,
-  type NetworkValue,
+  networkValuesOf,
+  saysOutOfMemory,
   type Tensor,
   TomaatError,
   toHalf,
@@ -47,8 +48,8 @@ export async function openNetwork(
   }).catch((cause: unknown) => {
     throw loadError(cause, name);
   });
-  const input = chooseInput(valuesOf(session.inputMetadata), name, spec.input, isSlice);
-  const output = chooseOutput(valuesOf(session.outputMetadata), name, spec.output);
+  const input = chooseInput(networkValuesOf(session.inputMetadata), name, spec.input, isSlice);
+  const output = chooseOutput(networkValuesOf(session.outputMetadata), name, spec.output);
   const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
   return {
     inputDims: inputDims.length > 0 ? inputDims : new Array<null>(isSlice ? 4 : 5).fill(null),
@@ -68,18 +69,7 @@ export async function openNetwork(
   };
 }
 
-const valuesOf = (metadata: readonly InferenceSession.ValueMetadata[]): NetworkValue[] =>
-  metadata.map((value) =>
-    value.isTensor
-      ? { name: value.name, type: value.type, shape: value.shape }
-      : { name: value.name, type: 'no tensor', shape: [] },
-  );
-
 const messageOf = (cause: unknown) => (cause instanceof Error ? cause.message : String(cause));
-
-/** The engine's errors have no codes; these are its, Emscripten's and the browsers' messages for out of memory. */
-const noMemory =
-  /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory|\(OOM\)|memory access out of bounds|cannot enlarge memory/i;
 
 const outOfMemory = (name: string, cause: unknown): TomaatError =>
   new TomaatError(
@@ -90,7 +80,7 @@ const outOfMemory = (name: string, cause: unknown): TomaatError =>
 
 function loadError(cause: unknown, name: string): TomaatError {
   const message = messageOf(cause);
-  if (noMemory.test(message)) return outOfMemory(name, cause);
+  if (saysOutOfMemory(message)) return outOfMemory(name, cause);
   return new TomaatError(
     'BAD_MANIFEST',
     `This browser cannot load the network ${name}: ${message.trim()}. Send the volume to the server; networks with weights in a separate file run only there.`,
@@ -101,7 +91,7 @@ function loadError(cause: unknown, name: string): TomaatError {
 function runError(cause: unknown, name: string, dims: readonly number[]): TomaatError {
   if (cause instanceof TomaatError) return cause;
   const message = messageOf(cause);
-  if (noMemory.test(message)) return outOfMemory(name, cause);
+  if (saysOutOfMemory(message)) return outOfMemory(name, cause);
   return new TomaatError(
     'APP_FAILED',
     `The network ${name} failed on a tensor of ${dims.join(' × ')}: ${message.trim()}. Send the volume to the server, and tell the author if it fails there, too.`,
