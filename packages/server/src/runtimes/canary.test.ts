@@ -1,11 +1,11 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { canaryTensor, type LabelTensor, type Tensor } from '@tomaat/core';
+import { canaryDims, canaryTensor, canaryVoxelsMax, type LabelTensor, type Tensor } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { modelsFolder } from '../../../../test/real-data.ts';
 import { unetNetwork } from '../../test/onnx-fixture.ts';
-import { canaryDims, canaryVoxelsMax, differenceOf, openFaster } from './canary.ts';
+import { differenceOf, openFaster } from './canary.ts';
 import { type OnnxSession, openOnnxSession } from './onnx.ts';
 import type { OnnxOptions } from './onnx-options.ts';
 

@@ -3,6 +3,7 @@ import { access, readFile, realpath, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, isAbsolute, join, sep } from 'node:path';
 import {
+  canaryDims,
   channelCount,
   chooseInput,
   chooseOutput,
@@ -19,7 +20,7 @@ import {
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
-import { canaryDims, type GraphChoice, openFaster } from './canary.ts';
+import { type GraphChoice, openFaster } from './canary.ts';
 import { outOfCardMemory } from './card-memory.ts';
 import { isCard, processor, providersOf } from './devices.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';

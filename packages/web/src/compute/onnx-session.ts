@@ -10,40 +10,37 @@ import {
   TomaatError,
   toHalf,
 } from '@tomaat/core';
-import script from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url';
-import wasm from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url';
-import { env, InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web/wasm';
+import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web';
 
 /*
- * Networks in ONNX files, run by onnxruntime in WebAssembly. A run blocks the worker that calls it, and cannot be
- * stopped but with the worker. Its files come from this server, like all of the page.
+ * Networks in ONNX files, run by onnxruntime. A run in WebAssembly blocks the worker that calls it, and cannot be stopped but with
+ * the worker. The engine's files come from this server, like all of the page.
  */
 
-type OnnxSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
+export type OnnxSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
 
-/** For the record of a prediction. */
-export const engineName = (threads: number): string =>
-  `onnxruntime-web ${env.versions.web ?? ''} (WebAssembly, ${threads === 1 ? '1 thread' : `${threads} threads`})`;
+/** One of the engine's builds, and what it computes on. */
+export interface Engine {
+  readonly InferenceSession: typeof InferenceSession;
+  readonly Tensor: typeof OrtTensor;
+  readonly provider: 'wasm' | 'webgpu';
+}
 
 /**
  * Opens a network for core to drive.
  *
- * @param threads of one run; more than one only where the page is cross-origin isolated
  * @throws TomaatError BAD_MANIFEST if the file is not a network that takes one float tensor, or has its weights elsewhere;
  *   OUT_OF_MEMORY
  */
-export async function openNetwork(
+export async function openSession(
   bytes: Uint8Array,
   spec: OnnxSpec,
-  threads: number,
+  { InferenceSession, Tensor: OrtTensor, provider }: Engine,
 ): Promise<NetworkSession> {
-  env.wasm.wasmPaths = { mjs: script, wasm };
-  env.wasm.numThreads = threads;
-  env.logLevel = 'fatal';
   const name = spec.file;
   const isSlice = spec.inferer.type === 'slice';
   const session = await InferenceSession.create(bytes, {
-    executionProviders: ['wasm'],
+    executionProviders: [provider],
     logSeverityLevel: 4,
   }).catch((cause: unknown) => {
     throw loadError(cause, name);
