@@ -19,7 +19,7 @@ import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
 import { onlyVolumeInput } from './form/fit.ts';
 import { type ChosenVolume, initialValues, type PendingVolume } from './form/inputs.ts';
 import { refusals, type Scan } from './form/scan.ts';
-import { placesOf, SendPanel, useSending } from './form/send-panel.tsx';
+import { placesOf, SendPanel, useSending, whetherHere } from './form/send-panel.tsx';
 import { VolumeField } from './form/volume-field.tsx';
 import { deviceName, formatSeconds } from './format.ts';
 import { useMe } from './login.tsx';
@@ -420,6 +420,8 @@ function ServiceFacts({ service }: { service: Service }) {
           </>
         )}
         <DeviceFacts service={service} />
+        <dt>On your computer</dt>
+        <dd>{whetherHere(service)}</dd>
         {homepage && (
           <>
             <dt>Home page</dt>
