@@ -3,7 +3,6 @@ export {
   type CanaryReport,
   canaryDims,
   canaryTensor,
-  canaryVoxelsMax,
   compareSessions,
 } from './app/canary.ts';
 export {

@@ -13,7 +13,7 @@ export const mostLabelsDiffer = 1e-4;
 export const mostScoresDiffer = 0.01;
 
 /** The largest volume that is tried: more would delay the first prediction, and take memory. */
-export const canaryVoxelsMax = 128 ** 3;
+const canaryVoxelsMax = 128 ** 3;
 
 /** Lengths along z, y and x, the quickest first: all different, and multiples of 16 and of 32, by which networks halve. */
 const volumes = [
