@@ -53,7 +53,7 @@ describe.skipIf(!existsSync('/proc/self/clear_refs'))('a network that takes the 
     app = await openApp(path);
     // Nothing is known of it yet: the rough figure lets it in.
     await requireMemory(app, { volume }, {}, policy);
-    [report] = await verifyApp(app, policy, AbortSignal.timeout(60_000));
+    [report] = await verifyApp(app, policy, AbortSignal.timeout(110_000));
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 

@@ -111,9 +111,12 @@ describe.skipIf(findChromium() === undefined)('computing on WebGPU', () => {
     120_000,
   );
 
-  it(
-    'continues in WebAssembly when the device is lost between two windows',
-    () =>
+  it.each([
+    ['is lost', 'device.destroy()', 'the device was lost'],
+    ['refuses a command', 'device.createBuffer({ size: 16, usage: 0 })', 'usages must not be 0'],
+  ])(
+    'continues in WebAssembly when the device %s between two windows',
+    (_, fault, words) =>
       withPageOf(browser, site.address, async (page) => {
         await inWorkers(
           page,
@@ -124,15 +127,15 @@ describe.skipIf(findChromium() === undefined)('computing on WebGPU', () => {
                let submitted = 0;
                device.queue.submit = function (...commands) {
                  submit.apply(this, commands);
-                 if (++submitted === 30) device.destroy();
+                 if (++submitted === 30) ${fault};
                };
                return device;
              }; }`,
         );
         const { labels, engine } = await compute(page);
-        expect(engine).toMatch(
-          /\(WebGPU on [^;]+, then WebAssembly, \d+ threads?; WebGPU failed and WebAssembly continued: .+\)$/,
-        );
+        expect(engine).toMatch(/\(WebGPU on [^;]+, then WebAssembly, \d+ threads?; /);
+        expect(engine).toMatch(/; WebGPU failed and WebAssembly continued: [^;]+\)$/);
+        expect(engine).toContain(words);
         expect(differing(labels)).toBeLessThanOrEqual(1e-4 * labels.voxels.length);
       }),
     120_000,

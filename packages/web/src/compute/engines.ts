@@ -110,10 +110,10 @@ async function faultOf(
   return refused === undefined ? 'it takes no volume that is small enough to compare both' : wordsOf(refused);
 }
 
-/** The session, whose runs end with an error when the device is lost. */
+/** The session, whose runs end with an error when the device fails. */
 function guarded(session: NetworkSession, device: OpenedGpu): NetworkSession {
-  const lost = device.lost();
-  return { ...session, run: (input: Tensor) => Promise.race([session.run(input), lost]) };
+  const failed = device.failed();
+  return { ...session, run: (input: Tensor) => Promise.race([session.run(input), failed]) };
 }
 
 /** The session until it fails; what it was given then, and everything later, goes to the other one. */
@@ -129,13 +129,16 @@ function withFallback(
     chosen = other;
     onFault(wordsOf(error));
   };
-  device.lost().catch(change);
+  device.failed().catch(change);
   return {
     inputDims: session.inputDims,
     async run(input) {
       if (chosen === session) {
         try {
-          return await session.run(input);
+          const output = await session.run(input);
+          // What the browser has to say of these commands comes as an event.
+          await new Promise((resolve) => setTimeout(resolve));
+          if (chosen === session) return output;
         } catch (error) {
           change(error);
         }

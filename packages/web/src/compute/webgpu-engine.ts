@@ -12,8 +12,11 @@ export interface OpenedGpu {
   /** For the record, as the browser describes it. */
   readonly title: string;
   readonly engine: Engine;
-  /** Rejects when the device is lost, and does not settle otherwise. The engine has a device only with its first session. */
-  lost(): Promise<never>;
+  /**
+   * Rejects when the device is lost or refuses a command, after which its numbers are not to be trusted; does not settle otherwise. The engine has a
+   * device only with its first session.
+   */
+  failed(): Promise<never>;
 }
 
 /** What is used of WebGPU's interfaces. */
@@ -23,7 +26,7 @@ interface Gpu {
 interface Adapter {
   readonly info?: { readonly vendor?: string; readonly architecture?: string; readonly description?: string };
 }
-interface Device {
+interface Device extends EventTarget {
   readonly lost: Promise<{ readonly message: string }>;
 }
 
@@ -37,17 +40,25 @@ export async function openWebGpu(): Promise<OpenedGpu | undefined> {
   env.logLevel = 'fatal';
   const { vendor, architecture, description } = adapter.info ?? {};
   const title = description || [vendor, architecture].filter(Boolean).join(' ') || 'an unnamed device';
-  return { title, engine: { InferenceSession, Tensor, provider: 'webgpu' }, lost };
+  return { title, engine: { InferenceSession, Tensor, provider: 'webgpu' }, failed };
 }
 
-let losing: Promise<never> | undefined;
+let failing: Promise<never> | undefined;
 
-function lost(): Promise<never> {
-  losing ??= Promise.resolve(env.webgpu.device as unknown as Promise<Device>).then(async (device) => {
-    const { message } = await device.lost;
-    throw new Error(`the device was lost${message ? ` (${message})` : ''}`);
-  });
+function failed(): Promise<never> {
+  failing ??= Promise.resolve(env.webgpu.device as unknown as Promise<Device>).then(failureOf);
   // Whether anything waits for it or not.
-  losing.catch(() => {});
-  return losing;
+  failing.catch(() => {});
+  return failing;
 }
+
+const failureOf = (device: Device): Promise<never> =>
+  new Promise((_, reject) => {
+    void device.lost.then(({ message }) =>
+      reject(new Error(`the device was lost${message ? ` (${message})` : ''}`)),
+    );
+    device.addEventListener('uncapturederror', (event) => {
+      const { error } = event as Event & { readonly error: { readonly message: string } };
+      reject(new Error(`the device refused a command (${error.message})`));
+    });
+  });
