@@ -8,7 +8,7 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length belongingOf buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
-  canaryTensor
+  canaryDims canaryTensor
   channelCount checkAffine checkDeclaration checkResult checkShape checkVolume chooseDicom chooseFormat
   chooseInput chooseOutput closeLabels codesOfName collectBytes compareLabelMaps compareLabels compareSessions
   componentOf composeAffine computePolicies computesSuv convertOutput convertVolume crc32
@@ -28,14 +28,14 @@ const coreValues = `
   labelsWith largestThatFits leastCompared leastJudgedVoxels listFaults listSeries manifestSchema
   mapLabels matchOriginals maxFileBytes maxZipEntries meanIntensities measureLabels measurementsToCsv
   measurementsToTsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels
-  multiply neutralDataName neutralNames numberLabels numericVoxels observe openLabels openZip
+  multiply networkValuesOf neutralDataName neutralNames numberLabels numericVoxels observe openLabels openZip
   orderByOutlier orientationOf originOf outlierThreshold outputFormats outputSchema outputSchemas
   parameterSchema paritySchema parseDicom parseManifest parseMeasurementsCsv parseModelServer
   parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec
   readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh readOutput readPrefix
   readSegmentationFile readTransform readVolume readYaml readableEndings refuseIdentity
   removeSmallObjects reorient representationOf requestWords resample resampleArgmax resampleThreshold
-  resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels seriesFormats
+  resampleThrough reservedWords resizedGrid restore roundLabels sameGrid saysOutOfMemory scanLabels seriesFormats
   sortFiles soundPart sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceDistances
   surfaceOf textCell toHalf traceStages transformEndings transformExtensions transformPoint
   transformPoints uidMapOf verdicts verifiedDevices verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
@@ -62,7 +62,7 @@ const coreTypes = `
   PredictionContext PredictionRequest PreviewOptions ReadLimits ReadOptions ReadOutput ReadSegmentation
   ReadVolume Reduction ReportedAttribute ResampleOptions ResultOrigin Rewrite SegmentLabel
   SegmentReference SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType
-  SelfTest SeriesFormat SeriesList ServedSpec Shape Size SliceReference SlidingWindowSpec
+  RunBytesOf SelfTest SeriesFormat SeriesList ServedSpec Shape Size SliceReference SlidingWindowSpec
   SmallObjectOptions SortedFiles SourceFile SpatialTransform Stage StageTimes Step StoredOutput
   StoredWindow StoredZip StoredZipOptions StructureSetOptions SurfaceDistance SurfaceOptions SuvScale
   Tensor TextSource Trace TransformContext TransformExtension TypedContext UidMapper UnreadFile Vec3

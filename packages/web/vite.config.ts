@@ -1,10 +1,11 @@
 import react from '@vitejs/plugin-react';
 import { defaultClientConditions, defineConfig } from 'vite';
+import { compressAssets } from './compress.ts';
 
 export default defineConfig({
   // The server puts its own path into the document (http/page.ts).
   base: './',
-  plugins: [react()],
+  plugins: [react(), compressAssets()],
   resolve: { conditions: ['tomaat-source', 'onnxruntime-web-use-extern-wasm', ...defaultClientConditions] },
   build: {
     target: 'es2023',

@@ -1,5 +1,10 @@
 export { type AcceptanceRule, acceptShape, checkShape, checkVolume, type Shape } from './app/acceptance.ts';
-export { type CanaryReport, canaryTensor, compareSessions } from './app/canary.ts';
+export {
+  type CanaryReport,
+  canaryDims,
+  canaryTensor,
+  compareSessions,
+} from './app/canary.ts';
 export {
   type AppDefinition,
   checkDeclaration,
@@ -40,7 +45,13 @@ export {
 } from './app/elements.ts';
 export { buildDicomObject, type DicomContext, type MeasuredLabelMap } from './app/encode-dicom.ts';
 export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from './app/encode-output.ts';
-export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
+export {
+  type Estimate,
+  estimatePrediction,
+  largestThatFits,
+  type RunBytesOf,
+  type VolumeFactsOf,
+} from './app/estimate.ts';
 export { explainEmpty, isExplained, type Observation, observe, type VolumeSummary } from './app/explain.ts';
 export {
   type ComputePolicy,
@@ -304,6 +315,8 @@ export {
   chooseOutput,
   convertOutput,
   type NetworkValue,
+  networkValuesOf,
+  saysOutOfMemory,
   toHalf,
 } from './inferers/network-values.ts';
 export {

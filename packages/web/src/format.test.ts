@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { formatRelative, formatTime } from './format.ts';
+import { deviceName, formatRelative, formatTime } from './format.ts';
 
 describe('formatRelative()', () => {
   const now = Date.parse('2026-03-01T12:00:00Z');
@@ -24,5 +24,17 @@ describe('formatRelative()', () => {
   it('gives times more than a week away, and what is no time, as they are', () => {
     expect(formatRelative(at(-8 * 86_400), now)).toBe(formatTime(at(-8 * 86_400)));
     expect(formatRelative('soon', now)).toBe('soon');
+  });
+});
+
+describe('deviceName()', () => {
+  it.each([
+    ['cpu', 'CPU'],
+    ['cuda', 'CUDA'],
+    ['cuda:1', 'CUDA, card 1'],
+    ['webgpu', 'WebGPU'],
+    ['npu', 'npu'],
+  ])('of %s is %s', (device, name) => {
+    expect(deviceName(device)).toBe(name);
   });
 });

@@ -79,3 +79,10 @@ export function stemOf(fileName: string): string {
   const base = fileName.split(/[\\/]/).pop() ?? fileName;
   return withoutVolumeEnding(base) || 'volume';
 }
+
+/** A device as a card names it (cpu, webgpu, cuda, cuda:0), for readers. */
+export function deviceName(device: string): string {
+  const [kind, index] = device.split(':');
+  if (kind === 'cuda') return index === undefined ? 'CUDA' : `CUDA, card ${index}`;
+  return { cpu: 'CPU', webgpu: 'WebGPU' }[kind] ?? device;
+}

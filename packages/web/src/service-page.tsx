@@ -9,7 +9,7 @@ import {
   type Vec3,
   type VolumeFactsOf,
 } from '@tomaat/core';
-import { useEffect, useMemo, useState } from 'react';
+import { Fragment, useEffect, useMemo, useState } from 'react';
 import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
 import { Link } from 'wouter';
 import { keyNote, needsKey } from './access-texts.ts';
@@ -19,9 +19,9 @@ import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
 import { onlyVolumeInput } from './form/fit.ts';
 import { type ChosenVolume, initialValues, type PendingVolume } from './form/inputs.ts';
 import { refusals, type Scan } from './form/scan.ts';
-import { placesOf, SendPanel, useSending } from './form/send-panel.tsx';
+import { placesOf, SendPanel, useSending, whetherHere } from './form/send-panel.tsx';
 import { VolumeField } from './form/volume-field.tsx';
-import { formatSeconds } from './format.ts';
+import { deviceName, formatSeconds } from './format.ts';
 import { useMe } from './login.tsx';
 import { useLogins } from './logins.ts';
 import { safeAddress, useService, useSite } from './site.ts';
@@ -349,6 +349,27 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
 
 // ---- The card ----
 
+/** On what the author has compared results, and what computes here; says where they differ. */
+function DeviceFacts({ service: { devices, processing } }: { service: Service }) {
+  if (!devices) return null;
+  const isVerified = (device: string) => devices.some((kind) => device.split(':')[0] === kind);
+  return (
+    <>
+      <dt>Verified on</dt>
+      <dd>{devices.map(deviceName).join(', ')}</dd>
+      {processing?.devices?.map((device, i) => (
+        <Fragment key={device}>
+          {i === 0 && <dt>Computed on</dt>}
+          <dd>
+            {deviceName(device)}
+            {!isVerified(device) && ' (not verified by the author)'}
+          </dd>
+        </Fragment>
+      ))}
+    </>
+  );
+}
+
 function ServiceFacts({ service }: { service: Service }) {
   const homepage = safeAddress(service.homepage);
   return (
@@ -398,6 +419,9 @@ function ServiceFacts({ service }: { service: Service }) {
             <dd>{formatSeconds(service.typicalSeconds)}</dd>
           </>
         )}
+        <DeviceFacts service={service} />
+        <dt>On your computer</dt>
+        <dd>{whetherHere(service)}</dd>
         {homepage && (
           <>
             <dt>Home page</dt>

@@ -75,7 +75,9 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
     const pageFolder = await buildPage();
     [browser, site] = await Promise.all([
       launchBrowser(withoutDrawing),
-      openSite(pageFolder, { appFolders: [boxedApp('ct-bone'), boxedApp('brain'), ...apps] }),
+      openSite(pageFolder, {
+        appFolders: [boxedApp('ct-bone'), boxedApp('brain'), boxedApp('threshold'), ...apps],
+      }),
     ]);
   }, 120_000);
   afterAll(async () => {
@@ -283,6 +285,21 @@ describe.skipIf(findChromium() === undefined)('computing in the page', () => {
             /^A volume of 23 × 17 × 11 voxels needs about \d+ MB of memory, and this page may use 125 MB\. No volume would fit: send it to the server\.$/,
           )
           .waitFor();
+      }),
+    60_000,
+  );
+
+  it(
+    'says on the card what was verified, what computes, and whether this computer can',
+    () =>
+      withPage(async (page) => {
+        const details = page.locator('dl.details');
+        await page.goto(`${site.address}/services/ct-bone`);
+        await details.getByText('possible: nothing is sent').waitFor();
+        expect(await details.innerText()).toMatch(/Verified on\s+CPU\s+Computed on\s+CPU\s/);
+        await page.goto(`${site.address}/services/threshold`);
+        await details.getByText('a program of the author computes it, and pages run none').waitFor();
+        expect(await details.innerText()).not.toContain('Verified on');
       }),
     60_000,
   );

@@ -380,7 +380,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         expect(total).toBeGreaterThan(20_000);
         expect(total).toBeLessThan(250_000);
         const assets = await readdir(join(pageFolder, 'assets'));
-        expect(assets.filter((name) => name.startsWith('scene-'))).toHaveLength(1);
+        expect(assets.filter((name) => /^scene-.*\.js$/.test(name))).toHaveLength(1);
         expect(scripts.some((url) => url.includes('scene-'))).toBe(false);
       }),
     60_000,

@@ -566,6 +566,7 @@ _ServiceOptional = TypedDict(
         "devices": list[Literal["cpu", "cuda", "webgpu"]],
         "modelSha256": str,
         "modelSha256s": list[str],
+        "runBytes": dict[str, int],
         "typicalSeconds": float,
         "sample": str,
         "picture": str,

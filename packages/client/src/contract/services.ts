@@ -92,6 +92,12 @@ export const serviceSchema = z.object({
     .array(z.string())
     .optional()
     .describe('Of the files of all its networks in the order of its manifest, if there are several'),
+  runBytes: z
+    .record(z.string(), z.int())
+    .optional()
+    .describe(
+      'Bytes that a run of a network which takes the whole volume at once was measured to take per voxel of its input, by the SHA-256 of its file; missing if none was measured',
+    ),
   typicalSeconds: z.number().optional().describe('Median of the last predictions here'),
   sample: z.string().optional().describe('Path of a sample volume to try'),
   picture: z.string().optional().describe('Path of a picture of a result'),

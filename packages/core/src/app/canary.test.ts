@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NetworkSession } from '../inferers/spec.ts';
 import type { Tensor } from '../tensor.ts';
-import { canaryTensor, compareSessions } from './canary.ts';
+import { canaryDims, canaryTensor, compareSessions } from './canary.ts';
 import type { NetworkSpec } from './manifest.ts';
 import { parseManifest } from './parse-manifest.ts';
 
@@ -124,5 +124,27 @@ describe('canaryTensor()', () => {
       }
       expect(changed).toBeGreaterThan(20);
     }
+  });
+});
+
+describe('canaryDims()', () => {
+  it.each<[string, (number | null)[], number[] | undefined, string]>([
+    ['any size', [null, 1, null, null, null], undefined, '1,1,16,32,64 1,1,32,64,128'],
+    ['windows', [1, null, null, null, null], [1, 2, 96, 96, 96], '1,2,16,32,64 1,2,32,64,96 1,2,96,96,96'],
+    [
+      'thick slices',
+      [1, 1, null, null, null],
+      [1, 1, 20, 320, 256],
+      '1,1,16,32,64 1,1,20,64,128 1,1,20,320,256',
+    ],
+    ['small windows', [1, 1, null, null, null], [1, 1, 8, 8, 8], '1,1,8,8,8'],
+    ['one size', [null, 1, 128, 128, 128], undefined, '1,1,128,128,128'],
+    ['a size that is too large', [1, 1, 256, 256, 256], undefined, ''],
+    ['large windows', [1, 1, null, null, null], [1, 1, 192, 192, 192], '1,1,16,32,64 1,1,32,64,128'],
+    ['slices without a batch', [null, null, null], [2, 256, 256], '2,32,64 2,64,128 2,256,256'],
+  ])('tries small volumes first: %s', (_, inputDims, window, expected) => {
+    const tries = canaryDims(inputDims, window, 2);
+    expect(tries.map((dims) => dims.join()).join(' ')).toBe(expected);
+    for (const dims of tries) expect(dims.reduce((a, b) => a * b, 1)).toBeLessThanOrEqual(128 ** 3);
   });
 });

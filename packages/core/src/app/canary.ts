@@ -12,6 +12,39 @@ export const mostLabelsDiffer = 1e-4;
 /** The largest difference of a score, as a fraction of the range of all scores. Float32 on two engines differs by about 1e-5. */
 export const mostScoresDiffer = 0.01;
 
+/** The largest volume that is tried: more would delay the first prediction, and take memory. */
+const canaryVoxelsMax = 128 ** 3;
+
+/** Lengths along z, y and x, the quickest first: all different, and multiples of 16 and of 32, by which networks halve. */
+const volumes = [
+  [16, 32, 64],
+  [32, 64, 128],
+];
+
+/**
+ * Dimensions to try, the first that the network takes: small volumes, then a window.
+ * @param inputDims of the network, null where any is accepted
+ * @param window dimensions of a window, if the network gets windows
+ * @param components of the input, where the network does not say
+ */
+export function canaryDims(
+  inputDims: readonly (number | null)[],
+  window: readonly number[] | undefined,
+  components: number,
+): number[][] {
+  const spatial = inputDims.length >= 5 ? 3 : 2;
+  const first = inputDims.length - spatial;
+  const small = volumes.map((lengths) =>
+    inputDims.map((d, i) => {
+      if (d !== null) return d;
+      if (i < first) return i === first - 1 ? components : 1;
+      return Math.min(lengths[3 - spatial + i - first], window?.[i] ?? Number.POSITIVE_INFINITY);
+    }),
+  );
+  const tries = new Map([...small, ...(window ? [[...window]] : [])].map((dims) => [dims.join(), dims]));
+  return [...tries.values()].filter((dims) => dims.reduce((a, b) => a * b, 1) <= canaryVoxelsMax);
+}
+
 /** How far the answers of two engines to one input are apart. */
 export interface CanaryReport {
   readonly voxels: number;

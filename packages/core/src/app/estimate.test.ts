@@ -386,6 +386,22 @@ describe('largestThatFits()', () => {
     expect(found(one + 1999, 1000)).toBeUndefined();
   });
 
+  it('goes by what a run was measured to take', () => {
+    const manifest = manifestOf({
+      model: { runtime: 'onnx', file: 'net.onnx', sha256: '0'.repeat(64) },
+      postprocess: ['argmax'],
+    });
+    const runBytesOf = () => 1000;
+    // A voxel: 2 bytes stored, 4 of input, 8 of scores, 1 of labels, 2 restored, and the 1000.
+    const allowedBytes = 150e6 + 8000 * 1017;
+    expect(estimatePrediction(manifest, shape([20, 20, 20]), {}, 0, runBytesOf).neededBytes).toBe(
+      allowedBytes,
+    );
+    expect(largestThatFits(manifest, shape([40, 40, 40]), {}, { runBytesOf, allowedBytes })).toEqual({
+      volume: [20, 20, 20],
+    });
+  });
+
   it('is undefined where not even a voxel fits', () => {
     expect(largestThatFits(plain, shape([1000, 500, 250]), {}, { allowedBytes: 1e6 })).toBeUndefined();
   });

@@ -37,15 +37,19 @@ const processBytes = 150e6;
 /** Float32 channels of activations that a network holds per voxel of its input, at the least: a small U-Net's. */
 const innerChannels = 48;
 
+/** Bytes that a run of a network takes per voxel of its input, as they were measured; undefined where they were not. */
+export type RunBytesOf = (spec: NetworkSpec) => number | undefined;
+
 /**
  * How much memory a prediction will need, from the headers of its volumes. A rough figure: the inside of a network is
- * unknown, and so is that of other programs.
+ * unknown unless `runBytesOf` knows it, and so is that of other programs.
  */
 export function estimatePrediction(
   manifest: Manifest,
   volumes: Readonly<Record<string, VolumeFactsOf>>,
   parameters: Readonly<Record<string, Parameter>>,
   modelBytes = 0,
+  runBytesOf?: RunBytesOf,
 ): Estimate {
   const found = modelsFor(manifest, parameters);
   const models = found.length > 0 ? found : manifest.model.slice(0, 1);
@@ -61,7 +65,7 @@ export function estimatePrediction(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
     0,
   );
-  const shapes = models.map((spec) => shapeOf(manifest, spec, volumes, parameters));
+  const shapes = models.map((spec) => shapeOf(manifest, spec, volumes, parameters, runBytesOf));
   // One after the other: the peak is that of the largest.
   const working = Math.max(...shapes.map(({ workingBytes }) => workingBytes));
   const loaded = models.some(isNetworkSpec) ? modelBytes * 2 : 0;
@@ -106,6 +110,7 @@ function shapeOf(
   model: ModelSpec,
   volumes: Readonly<Record<string, Shape>>,
   parameters: Readonly<Record<string, Parameter>>,
+  runBytesOf?: RunBytesOf,
 ): ModelShape {
   const names = isNetworkSpec(model) ? volumeChannels(manifest, model) : volumeInputs(manifest);
   const sent = names.filter((name) => Object.hasOwn(volumes, name));
@@ -149,7 +154,7 @@ function shapeOf(
   const seenAtOnce = isSlice ? sliceSize(grid.size, inferer.axis) : grid.size;
   const window = within.type === 'slidingWindow' ? within.roiSize : seenAtOnce;
   const windowVoxels = voxelCount({ size: window as Size });
-  const inner = windowVoxels * innerChannels * 4;
+  const inner = windowVoxels * (runBytesOf?.(model) ?? innerChannels * 4);
   const { type } = reductionOf(stepsOfResult(manifest, model, parameters), parameters);
   const labelled = labelChannelsOf(model).reduce((sum, { values }) => sum + values.length, 0);
   const classes = classesOf(manifest, model, parameters);
@@ -214,9 +219,10 @@ export function largestThatFits(
   parameters: Readonly<Record<string, Parameter>>,
   {
     modelBytes = 0,
+    runBytesOf,
     allowedBytes = Number.POSITIVE_INFINITY,
     deviceBytes = Number.POSITIVE_INFINITY,
-  }: { modelBytes?: number; allowedBytes?: number; deviceBytes?: number },
+  }: { modelBytes?: number; runBytesOf?: RunBytesOf; allowedBytes?: number; deviceBytes?: number },
 ): Record<string, Size> | undefined {
   const scaled = (factor: number) =>
     Object.fromEntries(
@@ -226,7 +232,7 @@ export function largestThatFits(
       ]),
     );
   const fits = (factor: number) => {
-    const estimate = estimatePrediction(manifest, scaled(factor), parameters, modelBytes);
+    const estimate = estimatePrediction(manifest, scaled(factor), parameters, modelBytes, runBytesOf);
     return estimate.neededBytes <= allowedBytes && estimate.networkBytes <= deviceBytes;
   };
   if (!fits(0)) return undefined;

@@ -12,6 +12,25 @@ export interface NetworkValue {
   readonly shape: readonly (number | string)[];
 }
 
+/** An input or an output as onnxruntime describes it, in Node and in a browser. */
+export type EngineValue =
+  | { readonly isTensor: false; readonly name: string }
+  | (NetworkValue & { readonly isTensor: true });
+
+export const networkValuesOf = (values: readonly EngineValue[]): NetworkValue[] =>
+  values.map((value) =>
+    value.isTensor
+      ? { name: value.name, type: value.type, shape: value.shape }
+      : { name: value.name, type: 'no tensor', shape: [] },
+  );
+
+/** onnxruntime's errors have no codes; these are its, the C++ library's, V8's, Emscripten's and the browsers' messages for out of memory. */
+const noMemory =
+  /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory|\(OOM\)|memory access out of bounds|cannot enlarge memory/i;
+
+/** Whether an engine's message means that there was too little memory. */
+export const saysOutOfMemory = (message: string): boolean => noMemory.test(message);
+
 const maxListed = 20;
 const maxNameLength = 100;
 

@@ -17,6 +17,7 @@ import {
 import { type App, appFile } from '../apps.ts';
 import type { MemoryPolicy } from '../worker/memory-limit.ts';
 import { howToRaise } from '../worker/out-of-memory.ts';
+import { runBytesOf } from '../worker/run-bytes.ts';
 
 /** The memory that a prediction needs, compared with what it may use. */
 export interface MemoryNeed extends Estimate {
@@ -38,7 +39,7 @@ export async function memoryNeed(
 ): Promise<MemoryNeed> {
   const { manifest } = app;
   const modelBytes = await modelBytesOf(app, parameters);
-  const estimate = estimatePrediction(manifest, volumes, parameters, modelBytes);
+  const estimate = estimatePrediction(manifest, volumes, parameters, modelBytes, runBytesOf);
   const neededMb = Math.round(estimate.neededBytes / 1e6);
   const limit = memory(app);
   const allowedMb = limit?.memoryMb;
@@ -51,6 +52,7 @@ export async function memoryNeed(
   const [name] = names;
   const fitting = largestThatFits(manifest, volumes, parameters, {
     modelBytes,
+    runBytesOf,
     allowedBytes: allowedMb === undefined ? undefined : allowedMb * 1e6,
     deviceBytes: card && card.memoryMb * 1e6,
   });

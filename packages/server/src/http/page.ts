@@ -50,6 +50,8 @@ export async function registerPage(
   await app.register(fastifyStatic, {
     root: folder,
     serve: false,
+    // The build puts a compressed form beside each file that gets smaller (packages/web/compress.ts).
+    preCompressed: true,
   });
   const { basePath, rootFrom } = app.publicAddress;
   const document = async (request: FastifyRequest, reply: FastifyReply) => {

@@ -16,6 +16,7 @@ import {
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile, pictureOf } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
+import { runBytesOf } from '../worker/run-bytes.ts';
 import type { ProcessingFacts } from './processing.ts';
 import type { PublicAddress } from './public-address.ts';
 import { matchesTag } from './ranges.ts';
@@ -126,6 +127,7 @@ export function createServices(
       devices: hasOwnNetworks(manifest) ? [...verifiedDevices(manifest)] : undefined,
       modelSha256: [...hashes].at(0),
       modelSha256s: hashes.size > 1 ? [...hashes] : undefined,
+      runBytes: measuredRuns(manifest),
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       picture: manifest.picture && address.pathOf(`/api/services/${manifest.id}/picture`),
@@ -190,6 +192,15 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
     if (matchesTag(request.headers['if-none-match'], etag)) return reply.code(304).send();
     return reply.type(picture.mediaType).send(picture.bytes);
   });
+}
+
+/** What was measured of its networks, by their digests. */
+function measuredRuns({ model }: Manifest): Record<string, number> | undefined {
+  const found = model.flatMap((spec) => {
+    const runBytes = spec.runtime === 'onnx' ? runBytesOf(spec) : undefined;
+    return spec.runtime === 'onnx' && runBytes !== undefined ? [[spec.sha256, runBytes] as const] : [];
+  });
+  return found.length > 0 ? Object.fromEntries(found) : undefined;
 }
 
 /** What a card says of an input: everything but the steps of its own preprocessing. */

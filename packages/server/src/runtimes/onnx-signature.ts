@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
-import type { NetworkValue as Value } from '@tomaat/core';
-import { checkExternalFiles, loadError, readModel, sessionOptions, valuesOf } from './onnx.ts';
+import { networkValuesOf, type NetworkValue as Value } from '@tomaat/core';
+import { checkExternalFiles, loadError, readModel, sessionOptions } from './onnx.ts';
 import { producerOf } from './onnx-graph.ts';
 
 /** What a network takes and gives, as its file states it. */
@@ -28,8 +28,8 @@ export async function readOnnxSignature(modelFile: string): Promise<OnnxSignatur
   });
   try {
     return {
-      inputs: valuesOf(session.inputMetadata),
-      outputs: valuesOf(session.outputMetadata).map((value) => ({
+      inputs: networkValuesOf(session.inputMetadata),
+      outputs: networkValuesOf(session.outputMetadata).map((value) => ({
         ...value,
         operator: facts && producerOf(bytes, value.name),
       })),

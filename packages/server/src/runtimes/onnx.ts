@@ -3,6 +3,7 @@ import { access, readFile, realpath, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, isAbsolute, join, sep } from 'node:path';
 import {
+  canaryDims,
   channelCount,
   chooseInput,
   chooseOutput,
@@ -10,6 +11,8 @@ import {
   type LabelTensor,
   type ModelSpec,
   type NetworkSession,
+  networkValuesOf,
+  saysOutOfMemory,
   type Tensor,
   TomaatError,
   toHalf,
@@ -17,7 +20,7 @@ import {
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
-import { canaryDims, type GraphChoice, openFaster } from './canary.ts';
+import { type GraphChoice, openFaster } from './canary.ts';
 import { outOfCardMemory } from './card-memory.ts';
 import { isCard, processor, providersOf } from './devices.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
@@ -97,8 +100,13 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
   const session = await load(compared && 'bytes' in compared ? compared.bytes : modelFile);
   let opened: OpenedSession | undefined;
   try {
-    const input = chooseInput(valuesOf(session.inputMetadata), name, options.inputName, options.slices);
-    const output = chooseOutput(valuesOf(session.outputMetadata), name, options.outputName);
+    const input = chooseInput(
+      networkValuesOf(session.inputMetadata),
+      name,
+      options.inputName,
+      options.slices,
+    );
+    const output = chooseOutput(networkValuesOf(session.outputMetadata), name, options.outputName);
     // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. If
     // the engine rejects the added nodes, the network is still usable without them.
     const givesLabels = options.labels && facts && canLabel(output, facts);
@@ -258,14 +266,6 @@ export async function checkExternalFiles(
   }
 }
 
-export function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): Value[] {
-  return metadata.map((value) =>
-    value.isTensor
-      ? { name: value.name, type: value.type, shape: value.shape }
-      : { name: value.name, type: 'no tensor', shape: [] },
-  );
-}
-
 /** Whether the scores allow an argmax in the graph: float32, five dimensions, few classes, weights inside the file. */
 function canLabel({ type, shape }: Value, { externalFiles, opset }: GraphFacts): boolean {
   const classes = shape[1];
@@ -337,8 +337,6 @@ function halfTensor(OnnxTensor: TensorConstructor, data: Float32Array, dims: rea
 }
 
 const messageOf = (cause: unknown) => (cause instanceof Error ? cause.message : String(cause));
-/** onnxruntime's errors have no codes; these are its, the C++ library's and V8's messages for out of memory. */
-const noMemory = /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory/i;
 
 function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
   return new TomaatError(
@@ -352,7 +350,7 @@ export function loadError(cause: unknown, name: string, device = processor): Tom
   const message = messageOf(cause);
   const card = isCard(device) && outOfCardMemory(message, { name, device, cause });
   if (card) return card;
-  if (noMemory.test(message)) return outOfMemory(name, cause, 'while it was loaded');
+  if (saysOutOfMemory(message)) return outOfMemory(name, cause, 'while it was loaded');
   return new TomaatError(
     'BAD_MANIFEST',
     `onnxruntime cannot load the model ${name}: ${message}. Export it with standard operators of opset 7 to 23, and check it with onnx.checker.`,
@@ -366,7 +364,7 @@ function runError(cause: unknown, name: string, dims: readonly number[], device 
   const card = isCard(device) && outOfCardMemory(message, { name, device, dims, cause });
   if (card) return card;
   const on = `on a tensor of ${dims.join(' × ')}`;
-  if (noMemory.test(message)) return outOfMemory(name, cause, on);
+  if (saysOutOfMemory(message)) return outOfMemory(name, cause, on);
   const axes = dims.length === 5 ? 'batch × components × z × y × x' : 'batch × components × rows × columns';
   const hint = /mismatch|broadcast|shape|dimension/i.test(message)
     ? ' Networks that halve their input need sizes that are multiples of 8, 16 or 32: see divisiblePad and roiSize.'

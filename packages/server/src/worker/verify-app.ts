@@ -8,6 +8,7 @@ import { ownExtension } from '../source.ts';
 import { type ModelServers, modelServersFor } from '../trust/model-servers.ts';
 import { askChild } from './ask-child.ts';
 import type { MemoryPolicy } from './memory-limit.ts';
+import { keepRunBytes } from './run-bytes.ts';
 
 /** The result of loading one model of an app, and of trying it if it is a network. */
 export interface ModelReport extends NetworkReport {
@@ -17,6 +18,8 @@ export interface ModelReport extends NetworkReport {
   readonly compared?: string;
   /** Why it could not be tried: its model server cannot be reached, or gave no answer in time. Not a fault of the app. */
   readonly away?: string;
+  /** Bytes that a run takes per voxel of its input, measured; missing where that depends on no volume, or could not be measured. */
+  readonly runBytes?: number;
 }
 
 const childFile = fileURLToPath(new URL(`./verify-child${ownExtension}`, import.meta.url));
@@ -39,7 +42,10 @@ export async function verifyApp(
     message: modelServersFor(app, permitted) as Serializable | undefined,
     signal,
   });
-  if ('answer' in said) return said.answer;
+  if ('answer' in said) {
+    for (const [i, { runBytes }] of said.answer.entries()) keepRunBytes(app.manifest.model[i], runBytes);
+    return said.answer;
+  }
   const fault = `The process that loaded it ${said.died}: ${said.lastWords}`;
   return [{ name: 'the model', faults: [fault], summary: '' }];
 }

@@ -15,10 +15,14 @@ import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { behaveAsChild } from './behave-as-child.ts';
+import { measureRunBytes } from './measure-run.ts';
 import { isOutOfMemory } from './out-of-memory.ts';
 import type { ModelReport } from './verify-app.ts';
 
 /* Loads every model of an app, tries each network on zeros, reports the results to its parent, and ends. */
+
+/** What was tried without a fault on the processor, and with which dimensions. */
+const trials = new Map<ModelSpec, { session: NetworkSession; dims?: readonly number[] }>();
 
 behaveAsChild();
 process.on('disconnect', () => process.exit(1));
@@ -44,6 +48,8 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
     const faster = rewrites.length > 0 ? [`computed in faster forms: ${rewrites.join(', ')}`] : [];
     const summary = [report.summary, ...faster].join('; ');
     const faults = report.faults.filter((fault) => fault !== away);
+    if (faults.length === 0 && !isCard(device))
+      trials.set(spec, { session: model.session, dims: tried.dims });
     if (faults.length > 0 || spec.runtime !== 'onnx' || !isCard(device) || !tried.dims)
       return { name, ...report, summary, faults, away };
     const { fault, differ, voxels } = await compareWithProcessor(app, spec, model.session, tried.dims);
@@ -122,4 +128,15 @@ const modelServers =
     : await new Promise<ModelServers>((resolve) => process.once('message', resolve));
 const reports: ModelReport[] = [];
 for (const spec of app.manifest.model) reports.push(await verifyModel(app, spec));
-process.send?.(reports, () => process.exit(0));
+const send = () => new Promise<void>((resolve) => process.send?.(reports, () => resolve()));
+// Measuring may need more memory than there is: what was found before must not be lost with the process.
+if (trials.size > 0) await send();
+for (const [spec, { session, dims }] of trials) {
+  const at = app.manifest.model.indexOf(spec);
+  const runBytes = dims && (await measureRunBytes(spec, session, dims));
+  if (runBytes === undefined) continue;
+  const { summary } = reports[at];
+  reports[at] = { ...reports[at], runBytes, summary: `${summary}; a run takes ${runBytes} bytes per voxel` };
+}
+await send();
+process.exit(0);

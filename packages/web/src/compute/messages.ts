@@ -53,6 +53,8 @@ export type Operations = {
       values: Readonly<Record<string, unknown>>;
       allowedBytes: number;
       modelBytes?: number;
+      /** Of the service's card: bytes that runs of its networks take per voxel, by their SHA-256. */
+      runBytes?: Readonly<Record<string, number>>;
     };
     result: Plan;
   };

@@ -4,51 +4,49 @@ import {
   convertOutput,
   type ModelSpec,
   type NetworkSession,
-  type NetworkValue,
+  networkValuesOf,
+  saysOutOfMemory,
   type Tensor,
   TomaatError,
   toHalf,
 } from '@tomaat/core';
-import script from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url';
-import wasm from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url';
-import { env, InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web/wasm';
+import type { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-web';
 
 /*
- * Networks in ONNX files, run by onnxruntime in WebAssembly. A run blocks the worker that calls it, and cannot be
- * stopped but with the worker. Its files come from this server, like all of the page.
+ * Networks in ONNX files, run by onnxruntime. A run in WebAssembly blocks the worker that calls it, and cannot be stopped but with
+ * the worker. The engine's files come from this server, like all of the page.
  */
 
-type OnnxSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
+export type OnnxSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
 
-/** For the record of a prediction. */
-export const engineName = (threads: number): string =>
-  `onnxruntime-web ${env.versions.web ?? ''} (WebAssembly, ${threads === 1 ? '1 thread' : `${threads} threads`})`;
+/** One of the engine's builds, and what it computes on. */
+export interface Engine {
+  readonly InferenceSession: typeof InferenceSession;
+  readonly Tensor: typeof OrtTensor;
+  readonly provider: 'wasm' | 'webgpu';
+}
 
 /**
  * Opens a network for core to drive.
  *
- * @param threads of one run; more than one only where the page is cross-origin isolated
  * @throws TomaatError BAD_MANIFEST if the file is not a network that takes one float tensor, or has its weights elsewhere;
  *   OUT_OF_MEMORY
  */
-export async function openNetwork(
+export async function openSession(
   bytes: Uint8Array,
   spec: OnnxSpec,
-  threads: number,
+  { InferenceSession, Tensor: OrtTensor, provider }: Engine,
 ): Promise<NetworkSession> {
-  env.wasm.wasmPaths = { mjs: script, wasm };
-  env.wasm.numThreads = threads;
-  env.logLevel = 'fatal';
   const name = spec.file;
   const isSlice = spec.inferer.type === 'slice';
   const session = await InferenceSession.create(bytes, {
-    executionProviders: ['wasm'],
+    executionProviders: [provider],
     logSeverityLevel: 4,
   }).catch((cause: unknown) => {
     throw loadError(cause, name);
   });
-  const input = chooseInput(valuesOf(session.inputMetadata), name, spec.input, isSlice);
-  const output = chooseOutput(valuesOf(session.outputMetadata), name, spec.output);
+  const input = chooseInput(networkValuesOf(session.inputMetadata), name, spec.input, isSlice);
+  const output = chooseOutput(networkValuesOf(session.outputMetadata), name, spec.output);
   const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
   return {
     inputDims: inputDims.length > 0 ? inputDims : new Array<null>(isSlice ? 4 : 5).fill(null),
@@ -68,18 +66,7 @@ export async function openNetwork(
   };
 }
 
-const valuesOf = (metadata: readonly InferenceSession.ValueMetadata[]): NetworkValue[] =>
-  metadata.map((value) =>
-    value.isTensor
-      ? { name: value.name, type: value.type, shape: value.shape }
-      : { name: value.name, type: 'no tensor', shape: [] },
-  );
-
 const messageOf = (cause: unknown) => (cause instanceof Error ? cause.message : String(cause));
-
-/** The engine's errors have no codes; these are its, Emscripten's and the browsers' messages for out of memory. */
-const noMemory =
-  /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory|\(OOM\)|memory access out of bounds|cannot enlarge memory/i;
 
 const outOfMemory = (name: string, cause: unknown): TomaatError =>
   new TomaatError(
@@ -90,7 +77,7 @@ const outOfMemory = (name: string, cause: unknown): TomaatError =>
 
 function loadError(cause: unknown, name: string): TomaatError {
   const message = messageOf(cause);
-  if (noMemory.test(message)) return outOfMemory(name, cause);
+  if (saysOutOfMemory(message)) return outOfMemory(name, cause);
   return new TomaatError(
     'BAD_MANIFEST',
     `This browser cannot load the network ${name}: ${message.trim()}. Send the volume to the server; networks with weights in a separate file run only there.`,
@@ -101,7 +88,7 @@ function loadError(cause: unknown, name: string): TomaatError {
 function runError(cause: unknown, name: string, dims: readonly number[]): TomaatError {
   if (cause instanceof TomaatError) return cause;
   const message = messageOf(cause);
-  if (noMemory.test(message)) return outOfMemory(name, cause);
+  if (saysOutOfMemory(message)) return outOfMemory(name, cause);
   return new TomaatError(
     'APP_FAILED',
     `The network ${name} failed on a tensor of ${dims.join(' × ')}: ${message.trim()}. Send the volume to the server, and tell the author if it fails there, too.`,

@@ -1,4 +1,4 @@
-import type { Job, JobIn } from '@tomaat/client';
+import type { Job, JobIn, Service } from '@tomaat/client';
 import { describeError, formatsOf, TomaatError } from '@tomaat/core';
 import { useEffect, useState, useSyncExternalStore } from 'react';
 import { requireLocalResult } from '../job/local.ts';
@@ -55,18 +55,18 @@ export function whyNotHere(): string | undefined {
 export async function computeHere(submission: Submission): Promise<string> {
   const { key, service, serviceName, fileName, createdTime, series, shapes = {}, values } = submission;
   const { allowedBytes } = findAbilities();
-  const manifest = await client.manifest(service);
+  const [manifest, { runBytes }] = await Promise.all([client.manifest(service), client.service(service)]);
   const computer = openComputer();
   let plan: Plan;
   try {
-    plan = await computer.call('plan', { manifest, volumes: shapes, values, allowedBytes });
+    plan = await computer.call('plan', { manifest, volumes: shapes, values, allowedBytes, runBytes });
   } finally {
     computer.close();
   }
   await keepSubmission(submission);
   const jobId = localIdOf(key);
   remember({ key, jobId, service, serviceName, fileName, createdTime, series, state: 'running' });
-  start(submission, manifest, plan);
+  start(submission, { manifest, plan, runBytes });
   return `/jobs/${jobId}`;
 }
 
@@ -74,7 +74,15 @@ export async function computeHere(submission: Submission): Promise<string> {
 export const computeAgain = (submission: Submission): Promise<string> =>
   computeHere({ ...submission, key: newKey(), createdTime: new Date().toISOString() });
 
-function start(submission: Submission, manifest: string, plan: Plan): void {
+/** What is computed, besides the files. */
+interface Work {
+  readonly manifest: string;
+  readonly plan: Plan;
+  readonly runBytes: Service['runBytes'];
+}
+
+function start(submission: Submission, work: Work): void {
+  const { plan } = work;
   const { key, service } = submission;
   const now = new Date().toISOString();
   const abort = new AbortController();
@@ -91,7 +99,7 @@ function start(submission: Submission, manifest: string, plan: Plan): void {
   runs.set(key, { job, abort });
   changed();
   const isOver = () => abort.signal.aborted;
-  held(key, () => compute(submission, manifest, plan, abort.signal))
+  held(key, () => compute(submission, work, abort.signal))
     .then(
       (computed) => settle(key, succeeded(job, computed), submission, plan, computed),
       (error: unknown) => settle(key, ended(job, isOver() ? stoppedError() : error), submission, plan),
@@ -113,8 +121,7 @@ function held<T>(key: string, work: () => Promise<T>): Promise<T> {
 
 async function compute(
   submission: Submission,
-  manifest: string,
-  { models }: Plan,
+  { manifest, plan: { models }, runBytes }: Work,
   signal: AbortSignal,
 ): Promise<Computed> {
   const { key, service, files, values, frame, series, shapes = {} } = submission;
@@ -133,7 +140,9 @@ async function compute(
   try {
     signal.throwIfAborted();
     const modelBytes = Object.values(fetched).reduce((sum, { size }) => sum + size, 0);
-    await computer.call('plan', { manifest, volumes: shapes, values, allowedBytes, modelBytes });
+    await computer.call('plan', {
+      ...{ manifest, volumes: shapes, values, allowedBytes, modelBytes, runBytes },
+    });
     const [first] = Object.keys(files);
     return await computer.call(
       'predict',

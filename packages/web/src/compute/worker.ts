@@ -13,6 +13,7 @@ import {
   parseManifest,
   parseParameters,
   predict,
+  type RunBytesOf,
   readOutput,
   type SourceFile,
   stages,
@@ -33,13 +34,18 @@ import type { ComputedOutput, GivenFiles, Operations } from './messages.ts';
 const readManifest = (text: string): Manifest => parseManifest(text, 'The manifest of this service');
 
 const handlers: Handlers<Operations> = {
-  async plan({ manifest: text, volumes, values, allowedBytes, modelBytes = 0 }) {
+  async plan({ manifest: text, volumes, values, allowedBytes, modelBytes = 0, runBytes = {} }) {
     const manifest = readManifest(text);
     const parameters = parseParameters(manifest.inputs, values);
-    const { neededBytes } = estimatePrediction(manifest, volumes, parameters, modelBytes);
+    const runBytesOf: RunBytesOf = (spec) => (spec.runtime === 'onnx' ? runBytes[spec.sha256] : undefined);
+    const { neededBytes } = estimatePrediction(manifest, volumes, parameters, modelBytes, runBytesOf);
     const [largest] = Object.keys(volumes).sort((a, b) => voxelCount(volumes[b]) - voxelCount(volumes[a]));
     if (neededBytes > allowedBytes && largest !== undefined) {
-      const fitting = largestThatFits(manifest, volumes, parameters, { modelBytes, allowedBytes });
+      const fitting = largestThatFits(manifest, volumes, parameters, {
+        modelBytes,
+        runBytesOf,
+        allowedBytes,
+      });
       throw tooBig(neededBytes, allowedBytes, {
         name: largest,
         size: volumes[largest].size,
@@ -55,12 +61,13 @@ const handlers: Handlers<Operations> = {
 
   async predict({ manifest: text, files, values, frame, isSeries, models, threads }, { report }) {
     const manifest = readManifest(text);
-    const { openNetwork, engineName } = await import('./onnx-session.ts');
+    const { createEngines } = await import('./engines.ts');
+    const engines = createEngines(manifest, threads);
     const loaded = new Map<string, Promise<LoadedModel>>();
     const load = async (spec: ModelSpec): Promise<LoadedModel> => {
       if (spec.runtime !== 'onnx') throw notHere(spec);
       const bytes = new Uint8Array(await models[spec.sha256].arrayBuffer());
-      return { kind: 'network', session: await openNetwork(bytes, spec, threads) };
+      return { kind: 'network', session: await engines.open(bytes, spec) };
     };
     const keyOf = (spec: ModelSpec) => JSON.stringify(spec);
     const outputs: ComputedOutput[] = [];
@@ -87,7 +94,7 @@ const handlers: Handlers<Operations> = {
       inputs: await digestsOf(files),
       times,
       labels: labelsWith(manifest.labels, parseParameters(manifest.inputs, values)),
-      engine: engineName(threads),
+      engine: engines.describe(),
     };
   },
 

@@ -19,6 +19,14 @@ export function placesOf({ compute = 'server' }: Pick<Service, 'compute'>): read
   return compute === 'anywhere' ? ['server', 'here'] : ['server'];
 }
 
+/** Whether this browser may compute it, and otherwise why not. */
+export function whetherHere(service: Pick<Service, 'compute' | 'runtime'>): string {
+  if (placesOf(service).includes('here')) return 'possible: nothing is sent';
+  if (service.runtime === 'onnx') return 'not possible: the model does not leave the server';
+  if (service.runtime === 'oip') return 'not possible: a model server computes it';
+  return 'not possible: a program of the author computes it, and pages run none';
+}
+
 function whatIsSent(places: readonly Where[], size: string): string {
   if (!places.includes('server')) return 'Nothing will be sent.';
   return places.includes('here') ? `“Send and compute” sends ${size}.` : `${size} will be sent.`;
