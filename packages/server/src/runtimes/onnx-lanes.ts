@@ -57,6 +57,10 @@ export function withLanes<Session extends NetworkSession & { close(): Promise<vo
   };
   return {
     ...session,
+    // It may change; see `withLighter` in faster-form.ts.
+    get rewrites() {
+      return session.rewrites;
+    },
     async spread(rest) {
       const free = about.freeMemory();
       sessionBytes ??= Math.max(process.memoryUsage.rss() - about.residentBefore, 2 * rest.windowBytes);
@@ -64,11 +68,11 @@ export function withLanes<Session extends NetworkSession & { close(): Promise<vo
       await closeAll();
       const count = free ? laneCount(rest, { threads, sessionBytes, free }) : 1;
       if (count < 2 || rest.windows * rest.windowMs < (about.leastWorkMs ?? leastWorkMs)) return [session];
-      const { roiSize: _, ...options } = about.options;
+      const { roiSize, freeMemory, log, ...options } = about.options;
       const each: LaneData['options'] = {
         ...options,
         threads: Math.floor(threads / count),
-        rewrite: session.rewrites ? 'compared' : false,
+        rewrite: session.rewrites ?? false,
       };
       const started = Array.from({ length: count }, () =>
         openLane({ modelFile: about.modelFile, options: each }),

@@ -53,11 +53,11 @@ export function rewriteGraph(
 ): RewrittenGraph {
   const parts = partsOf(model);
   if ('left' in parts) return parts;
-  const { graph, before, after } = parts;
+  const { graph, before, after, opset } = parts;
   const found = readGraph(graph, limits);
   if ('left' in found) return found;
 
-  const added = createAdditions(found.constants);
+  const added = createAdditions(found.constants, opset);
   const applied: Record<string, number> = {};
   const replaced = new Map<number, Parts>();
   for (const [index, node] of found.nodes) {
@@ -93,7 +93,7 @@ export function rewriteGraph(
 /** The graph of a model, and what is around it. */
 function partsOf(
   model: Uint8Array,
-): { graph: Uint8Array; before: Uint8Array[]; after: Uint8Array[] } | { left: string } {
+): { graph: Uint8Array; before: Uint8Array[]; after: Uint8Array[]; opset: number } | { left: string } {
   let graph: Uint8Array | undefined;
   const before: Uint8Array[] = [];
   const after: Uint8Array[] = [];
@@ -111,7 +111,7 @@ function partsOf(
   if (!graph) return { left: 'the file has no graph' };
   if (opset < opsets.least || opset > opsets.greatest)
     return { left: `its operators are of version ${opset}, not of ${opsets.least} to ${opsets.greatest}` };
-  return { graph, before, after };
+  return { graph, before, after, opset };
 }
 
 /** The version of the standard operators, if an entry of `opset_import` states it. */
@@ -192,7 +192,7 @@ function isElsewhere(tensor: Uint8Array): boolean {
 }
 
 /** What rewrites add to a graph. */
-function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
+function createAdditions(constants: ReadonlyMap<string, Uint8Array>, opset: number) {
   const tensors: Parts[] = [];
   let sizeBytes = 0;
   /** Many operators may use one tensor. */
@@ -204,6 +204,7 @@ function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
     contextOf(index: number): GraphContext {
       const newName = (of: string) => `${prefix}${index}:${of}`;
       return {
+        opset,
         floats(name): FloatTensor | undefined {
           const tensor = constants.get(name);
           if (tensor && !read.has(tensor)) read.set(tensor, readFloats(tensor));

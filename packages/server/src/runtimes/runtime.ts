@@ -16,6 +16,8 @@ export interface RuntimeContext {
   readonly device?: ComputeDevice;
   /** What this process may still take of its memory limit; missing where a model is only tried. */
   readonly freeMemory?: () => FreeMemory | undefined;
+  /** Takes a line for the log. */
+  readonly log?: (text: string) => void;
   onSpawn(pid: number): void;
   onExit(pid: number): void;
 }
