@@ -139,8 +139,10 @@ describe('--device', () => {
 
   it('names one card where one prediction is made', async () => {
     const { signal } = new AbortController();
-    await expect(openDevice('cuda:0,1', signal)).rejects.toThrow('names 2 cards, and this command makes one');
-    await expect(openDevice('gpu', signal)).rejects.toThrow(
+    await expect(openDevice({ device: 'cuda:0,1' }, signal)).rejects.toThrow(
+      'names 2 cards, and this command makes one',
+    );
+    await expect(openDevice({ device: 'gpu' }, signal)).rejects.toThrow(
       /--device “gpu” must be one of: cpu, cuda .*webgpu/,
     );
   });

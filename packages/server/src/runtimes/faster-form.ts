@@ -1,6 +1,6 @@
 import { canaryTensor, type LabelTensor, type NetworkSession, type Tensor, TomaatError } from '@tomaat/core';
 import { differenceOf } from './canary.ts';
-import type { FreeMemory } from './onnx-lanes.ts';
+import type { FreeMemory } from './onnx-options.ts';
 import { type RewrittenGraph, rewriteGraph } from './rewrite-graph.ts';
 import { rewrites } from './rewrites/table.ts';
 

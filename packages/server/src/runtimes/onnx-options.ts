@@ -1,5 +1,12 @@
 import type { ComputeDevice } from './devices.ts';
-import type { FreeMemory } from './onnx-lanes.ts';
+
+/** What a process may still take, bytes; see worker/free-memory.ts. */
+export interface FreeMemory {
+  /** Of the machine's memory. */
+  readonly resident: number;
+  /** As `ulimit -d` counts it. */
+  readonly data: number;
+}
 
 /** How a network in an ONNX file is opened. */
 export interface OnnxOptions {

@@ -147,7 +147,7 @@ describe('rewriteGraph()', () => {
     {
       channels = 16,
       out = 32,
-      kernel = [3, 3, 3],
+      kernel = [3, 3, 3] as readonly number[],
       more = {} as Partial<ModelSpec>,
       inputs = ['w', 'b'],
     } = {},

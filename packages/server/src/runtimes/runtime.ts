@@ -2,7 +2,7 @@ import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import type { ComputeDevice } from './devices.ts';
-import type { FreeMemory } from './onnx-lanes.ts';
+import type { FreeMemory } from './onnx-options.ts';
 
 /** What a runtime needs to know about its process. */
 export interface RuntimeContext {
