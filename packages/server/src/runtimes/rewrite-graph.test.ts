@@ -364,10 +364,14 @@ describe('rewriteGraph()', () => {
     expect(process.cpuUsage(before).user / 1e6).toBeLessThan(5);
   });
 
-  it('adds no more constants than it may', () => {
+  it('adds no more operators and constants than it may', () => {
     const model = unetNetwork({ classes: 2, channels: [4, 4, 4, 4], upKernel: 3 });
-    const found = rewriteGraph(model, undefined, { maxNodes: 1000, maxAddedBytes: 1 });
-    expect(found).toMatchObject({ applied: { 'sub-pixel': 1 } });
+    const limits = { maxNodes: 1000, maxRewritten: 1000, maxAddedBytes: 1e6 };
+    const counts = [{}, { maxRewritten: 2 }, { maxAddedBytes: 1 }].map((less) => {
+      const found = rewriteGraph(model, undefined, { ...limits, ...less });
+      return 'left' in found ? 0 : found.applied['sub-pixel'];
+    });
+    expect(counts).toEqual([3, 2, 1]);
   });
 
   it('never does worse than a RangeError on damaged files', () => {
