@@ -1,5 +1,5 @@
 export { type AcceptanceRule, acceptShape, checkShape, checkVolume, type Shape } from './app/acceptance.ts';
-export { type CanaryReport, canaryTensor, compareSessions } from './app/canary.ts';
+export { type CanaryReport, canaryTensor, compareResults, compareSessions } from './app/canary.ts';
 export {
   type AppDefinition,
   checkDeclaration,

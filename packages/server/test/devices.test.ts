@@ -237,7 +237,7 @@ describe.skipIf(!hasVulkan)('WebGPU', () => {
     const app = await writeNetwork('sine', sine, { roiSize: [24, 20, 16] });
     const { code, stdout } = await tomaat(['check', app, '--device', 'webgpu'], { env: vulkan });
     expect(stdout).toMatch(
-      /WRONG +model: .*On webgpu \d+ of 7680 voxels \([\d.]+ %\) get another label than on the processor, and 0\.01 % may\. .*give --device cpu/,
+      /WRONG +model: .*On webgpu \d+ of 7680 voxels \([\d.]+ %\) get another label than from the processor, and 0\.01 % may\. .*give --device cpu/,
     );
     expect(code).toBe(1);
   });

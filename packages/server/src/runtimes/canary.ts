@@ -1,14 +1,12 @@
-import type { LabelTensor, Tensor } from '@tomaat/core';
+import { compareResults, type LabelTensor, type Tensor } from '@tomaat/core';
 
 /*
  * A rewritten graph is used only if it gives the labels of the original one, on a volume without symmetry. The proof of a rewrite is
  * its algebra; this run finds what a proof does not: a fault of the engine, or a network whose result depends on rounding.
  */
 
-/** Labels that may differ, as a fraction of the voxels. */
-const maxDifferingLabels = 1e-4;
-/** Scores may differ by this fraction of the largest of them. Rounding gives about 1e-6. */
-const maxDifference = 1e-3;
+/** Scores may differ by this fraction of the largest: rounding gives about 1e-6. Another processor may differ more, see core's canary. */
+const mostScores = 1e-3;
 /** The largest volume that is tried: more would delay the first prediction, and take memory. */
 export const canaryVoxelsMax = 128 ** 3;
 
@@ -43,49 +41,8 @@ export function canaryDims(
 }
 
 /** Why two results of a network on the same input do not count as the same; undefined if they do. */
-export function differenceOf(
+export const differenceOf = (
   expected: Tensor | LabelTensor,
   found: Tensor | LabelTensor,
-): string | undefined {
-  const { dims } = expected;
-  if (dims.join() !== found.dims.join() || 'integer' in expected !== 'integer' in found)
-    return `its result has the dimensions ${found.dims.join(' × ')} instead of ${dims.join(' × ')}`;
-  const [a, b] = [expected.data, found.data];
-  if ('integer' in expected)
-    return tooMany(
-      countWhere(a.length, (i) => a[i] !== b[i]),
-      a.length,
-    );
-
-  let [largest, difference] = [0, 0];
-  for (let i = 0; i < a.length; i++) {
-    if (Number.isFinite(a[i])) largest = Math.max(largest, Math.abs(a[i]));
-    if (Object.is(a[i], b[i])) continue;
-    const by = Math.abs(a[i] - b[i]);
-    // One of them is no number.
-    if (Number.isNaN(by)) return 'its scores are not numbers at the same voxels';
-    difference = Math.max(difference, by);
-  }
-  if (difference > maxDifference * largest)
-    return `its scores differ by ${difference.toPrecision(2)}, and the largest is ${largest.toPrecision(2)}`;
-  if (dims.length < 4 || dims[0] !== 1 || dims[1] < 2) return undefined;
-  const voxels = a.length / dims[1];
-  const label = (scores: Tensor['data'], voxel: number) => {
-    let best = voxel;
-    for (let at = voxel; at < scores.length; at += voxels) if (scores[at] > scores[best]) best = at;
-    return best;
-  };
-  return tooMany(
-    countWhere(voxels, (i) => label(a as Float32Array, i) !== label(b as Float32Array, i)),
-    voxels,
-  );
-}
-
-function countWhere(count: number, differs: (index: number) => boolean): number {
-  let found = 0;
-  for (let i = 0; i < count; i++) if (differs(i)) found++;
-  return found;
-}
-
-const tooMany = (differing: number, count: number): string | undefined =>
-  differing > maxDifferingLabels * count ? `${differing} of ${count} labels differ` : undefined;
+): string | undefined =>
+  compareResults(expected, found, { reference: 'the original graph', mostScores }).fault;
