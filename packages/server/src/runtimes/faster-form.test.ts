@@ -199,7 +199,10 @@ describe('openFaster()', () => {
       asked.push(bytes !== undefined);
       return openOnnxSession(bytes ? other : networks.nnunet, { rewrite: false });
     });
-    expect(choice).toEqual({ applied: {}, left: expect.stringMatching(/^rewritten, .* from the original graph, and 0.01 % may$/) });
+    expect(choice).toEqual({
+      applied: {},
+      left: expect.stringMatching(/^rewritten, .* from the original graph, and 0.01 % may$/),
+    });
     expect(asked).toEqual([true, false]);
     await expect(original.run(canaryTensor([1, 1, 4, 4, 4]))).rejects.toThrow('closed');
     expect((await session.run(canaryTensor([1, 1, 4, 4, 4]))).dims).toEqual([1, 4, 4, 4, 4]);

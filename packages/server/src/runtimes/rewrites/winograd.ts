@@ -27,7 +27,7 @@ const leastOpset = 11;
  * With w_k the plane k of the kernel and * a 2-D convolution, the plane d of the output is y_d = Σ x_(d+k)*w_k, a convolution along z whose
  * products are 2-D convolutions. `toomCook` gives 4 such planes by 6 products: each of a sum of planes of x with a sum of planes of w, which is
  * computed here. Only sums are made besides, so the results are the same but for rounding: with scores up to 11 the largest difference in a U-Net
- * of nnU-Net's size is 4e-5, and no label of 884,736 differs. A score that is not a finite number reaches up to 4 more planes.
+ * of nnU-Net's size is 4e-5, and with its random weights 4 labels of 884,736 differ. A score that is not a finite number reaches up to 4 more planes.
  *
  * The 6 products are one convolution in 6 groups, with the tiles as its batch: 2-D convolutions have kernels of their own in the engine, faster
  * than those of volumes (200 against 150 GFLOP/s). They take channels by 16.
