@@ -1,10 +1,12 @@
 /**
  * The rewrites of graphs: what a rewritten network takes of the time of the same network as its file has it, in the same engine. Both
  * sessions run in turn in this process. The networks are written here, as MONAI and nnU-Net export theirs; with the folder of real networks,
- * those that are rewritten are measured, too. Labels must be the same. Where a newer engine makes a ratio 1, that rewrite is of no more use.
+ * those that are rewritten are measured, too; where Python has torch and onnx, PyTorch computes the first two from the same files. Labels must be the
+ * same. Each rewrite is measured alone, too: one that gains nothing with a newer engine is named, to be deleted.
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { canaryTensor } from '@tomaat/core';
 import { InferenceSession, Tensor as OrtTensor } from 'onnxruntime-node';
 import { differenceOf } from '../packages/server/src/runtimes/canary.ts';
@@ -13,9 +15,11 @@ import { rewriteGraph } from '../packages/server/src/runtimes/rewrite-graph.ts';
 import { rewrites } from '../packages/server/src/runtimes/rewrites/table.ts';
 import { modelsFolder } from '../test/real-data.ts';
 import { monaiNetwork, nnunetNetwork } from './engine-networks.ts';
+import { openTorch } from './engine-torch.ts';
 import { type BenchOptions, type BenchResult, inTurn, type Line, median } from './report.ts';
 
 const threads = 2;
+const brainFile = fileURLToPath(new URL('../apps/brain/brain.onnx', import.meta.url));
 const limitMs = 120_000;
 
 interface Subject {
@@ -23,18 +27,22 @@ interface Subject {
   readonly model: Uint8Array;
   readonly dims: readonly number[];
   readonly target: number;
+  /** The same over PyTorch, where that is installed. */
+  readonly torchTarget?: number;
 }
 
 export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   const edge = quick ? 64 : 96;
   const dims = [1, 1, edge, edge, edge];
   const subjects: Subject[] = [
-    { name: 'MONAI U-Net', model: monaiNetwork(), dims, target: 0.5 },
-    { name: 'nnU-Net', model: nnunetNetwork(), dims, target: 0.85 },
+    { name: 'MONAI U-Net', model: monaiNetwork(), dims, target: 0.5, torchTarget: 0.85 },
+    { name: 'nnU-Net', model: nnunetNetwork(), dims, target: 0.85, torchTarget: 0.85 },
+    { name: 'apps/brain', model: await readFile(brainFile), dims: [1, 1, 96, 112, 96], target: 1 },
     ...(await realNetworks()),
   ];
   const lines: Line[] = [];
   for (const subject of subjects) lines.push(...(await measure(subject, quick)));
+  reportNeedless();
   return { lines };
 }
 
@@ -60,7 +68,7 @@ async function realNetworks(): Promise<Subject[]> {
   return subjects;
 }
 
-async function measure({ name, model, dims, target }: Subject, quick: boolean): Promise<Line[]> {
+async function measure({ name, model, dims, target, torchTarget }: Subject, quick: boolean): Promise<Line[]> {
   const startMs = performance.now();
   const rewritten = rewriteGraph(model);
   const rewriteMs = performance.now() - startMs;
@@ -69,10 +77,49 @@ async function measure({ name, model, dims, target }: Subject, quick: boolean): 
     return [];
   }
   const stock = await open(model);
+  const single = await measureEach(model, stock, dims, quick);
   const faster = await open(rewritten.bytes);
-  const single: string[] = [];
+  const expected = (await stock.run(dims)).result;
+  const difference = differenceOf(expected, (await faster.run(dims)).result);
+  if (difference !== undefined) throw new Error(`${name}: ${difference}`);
+  const pairs = await inTurn(
+    quick ? 3 : 9,
+    () => stock.run(dims),
+    () => faster.run(dims),
+    limitMs,
+  );
+  await stock.release();
+  const torch =
+    torchTarget === undefined
+      ? []
+      : await measureTorch({ name, model, dims, torchTarget }, faster, expected, quick);
+  await faster.release();
+  const applied = Object.entries(rewritten.applied).map((pair) => pair.join(' × '));
+  console.log(
+    `  ${name} ${dims.slice(2).join(' × ')}: as it is ${median(pairs.map(([a]) => a.ms)).toFixed(0)} ms, rewritten (${applied.join(', ')}) ${median(pairs.map(([, b]) => b.ms)).toFixed(0)} ms`,
+  );
+  return [
+    { point: `${name}, rewritten over as it is`, measured: ratioOf(pairs, 'ms'), target },
+    { point: `${name}, the same, CPU`, measured: ratioOf(pairs, 'cpuMs'), target },
+    ...torch,
+    ...[...single].map(([rewrite, ratio]) => ({
+      point: `${name}, ${rewrite} alone over as it is`,
+      measured: ratio,
+      target: 1,
+    })),
+    { point: `${name}, rewriting`, measured: rewriteMs, unit: 'ms' },
+  ];
+}
+
+/** What the network takes with each of the rewrites alone, of its time as it is. */
+async function measureEach(
+  model: Uint8Array,
+  stock: Awaited<ReturnType<typeof open>>,
+  dims: readonly number[],
+  quick: boolean,
+): Promise<Map<string, number>> {
+  const ratios = new Map<string, number>();
   for (const rewrite of rewrites) {
-    if (!(rewrite.name in rewritten.applied) || Object.keys(rewritten.applied).length === 1) continue;
     const alone = rewriteGraph(model, [rewrite]);
     if ('left' in alone) continue;
     const session = await open(alone.bytes);
@@ -83,27 +130,52 @@ async function measure({ name, model, dims, target }: Subject, quick: boolean): 
       () => session.run(dims),
       limitMs,
     );
-    single.push(`${rewrite.name} alone ${ratioOf(pairs, 'ms').toFixed(2)}`);
     await session.release();
+    const ratio = ratioOf(pairs, 'ms');
+    ratios.set(rewrite.name, ratio);
+    best.set(rewrite.name, Math.min(ratio, best.get(rewrite.name) ?? Number.POSITIVE_INFINITY));
   }
-  const difference = differenceOf((await stock.run(dims)).result, (await faster.run(dims)).result);
-  if (difference !== undefined) throw new Error(`${name}: ${difference}`);
+  return ratios;
+}
+
+/** Of each rewrite: the least that a network takes with it alone. */
+const best = new Map<string, number>();
+
+/** Names the rewrites that this engine does not need: none of the networks gains by them. */
+function reportNeedless(): void {
+  for (const [name, ratio] of best) {
+    const gain = `${name}: at best ${ratio.toFixed(2)} of the time without it`;
+    console.log(
+      ratio < 0.97
+        ? `  ${gain}`
+        : `  ${gain}. This engine does not need it: delete it from rewrites/table.ts.`,
+    );
+  }
+}
+
+async function measureTorch(
+  { name, model, dims, torchTarget }: Pick<Subject, 'name' | 'model' | 'dims' | 'torchTarget'>,
+  faster: Awaited<ReturnType<typeof open>>,
+  expected: { data: Float32Array; dims: readonly number[] },
+  quick: boolean,
+): Promise<Line[]> {
+  await using torch = await openTorch(model, canaryTensor(dims), threads);
+  if (!torch) return [];
+  const difference = differenceOf(expected, { data: torch.scores, dims: expected.dims });
+  if (difference !== undefined) throw new Error(`${name} in PyTorch: ${difference}`);
   const pairs = await inTurn(
     quick ? 3 : 9,
-    () => stock.run(dims),
+    () => torch.run(),
     () => faster.run(dims),
     limitMs,
   );
-  await stock.release();
-  await faster.release();
-  const applied = Object.entries(rewritten.applied).map((pair) => pair.join(' × '));
-  console.log(
-    `  ${name} ${dims.slice(2).join(' × ')}: as it is ${median(pairs.map(([a]) => a.ms)).toFixed(0)} ms, rewritten (${applied.join(', ')}) ${median(pairs.map(([, b]) => b.ms)).toFixed(0)} ms; ${single.join(', ')}`,
-  );
+  console.log(`  ${name} in PyTorch ${torch.version}: ${median(pairs.map(([ms]) => ms)).toFixed(0)} ms`);
   return [
-    { point: `${name}, rewritten over as it is`, measured: ratioOf(pairs, 'ms'), target },
-    { point: `${name}, the same, CPU`, measured: ratioOf(pairs, 'cpuMs'), target },
-    { point: `${name}, rewriting`, measured: rewriteMs, unit: 'ms' },
+    {
+      point: `${name}, rewritten over PyTorch`,
+      measured: median(pairs.map(([ms, own]) => own.ms / ms)),
+      target: torchTarget,
+    },
   ];
 }
 

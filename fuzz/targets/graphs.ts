@@ -35,6 +35,17 @@ const model = (kernel: 2 | 3, first: NodeSpec[] = [], slope = 'p') =>
     outputs: [scores],
   });
 
+/** The least that is computed in tiles: the engine's kernels take 16 channels. */
+const convolution = encodeModel({
+  nodes: [{ op: 'Conv', inputs: ['a', 'w', 'b'], outputs: ['s'], attributes: { pads: [1, 1, 1, 1, 1, 1] } }],
+  initializers: [
+    { name: 'w', dims: [16, 16, 3, 3, 3], data: new Float32Array(16 * 16 * 27).fill(1) },
+    { name: 'b', dims: [16], data: new Float32Array(16).fill(1) },
+  ],
+  inputs: [{ ...image, dims: [1, 16, 'z', 'y', 'x'] }],
+  outputs: [{ ...scores, dims: [1, 16, 'z', 'y', 'x'] }],
+});
+
 interface Names {
   readonly defined: ReadonlySet<string>;
   readonly used: ReadonlySet<string>;
@@ -71,11 +82,12 @@ export const graphTargets = {
     description: 'An ONNX graph that is rewritten into a faster one',
     async seeds() {
       const again: NodeSpec = { op: 'Identity', inputs: ['p'], outputs: ['q'] };
-      return [model(3), model(2), model(2, [again], 'q')];
+      return [model(3), model(2), model(2, [again], 'q'), convolution];
     },
     words: [
       'ConvTranspose',
       'PRelu',
+      'Conv',
       'Constant',
       'Identity',
       'kernel_shape',
@@ -92,7 +104,7 @@ export const graphTargets = {
       '\xff\xff\xff\xff\x7f',
       'tomaat:rewrite:0:size',
     ],
-    maxBytes: 8192,
+    maxBytes: 40_000,
     run(input) {
       let found: ReturnType<typeof rewriteGraph>;
       let facts: ReturnType<typeof inspectGraph>;

@@ -3,6 +3,7 @@ export {
   type CanaryReport,
   canaryDims,
   canaryTensor,
+  compareResults,
   compareSessions,
 } from './app/canary.ts';
 export {

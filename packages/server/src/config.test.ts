@@ -1,5 +1,6 @@
-import { describe, expect, it } from 'vitest';
-import { loadConfig } from './config.ts';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { load as loadFlags } from './cli/commands/settings-options.ts';
+import { engineOf, loadConfig } from './config.ts';
 
 describe('loadConfig()', () => {
   const data = '/nowhere/tomaat';
@@ -80,5 +81,34 @@ describe('loadConfig()', () => {
     );
     for (const contact of ['', ' ', 'a\nb', 'a\u2028b'])
       expect(() => load({ data, contact })).toThrow(/must (not be empty|be one line)/);
+  });
+});
+
+describe('the setting rewrite', () => {
+  const data = '/nowhere/tomaat';
+  afterEach(() => vi.unstubAllEnvs());
+
+  it('is on, and off by flag, variable or file for commands that serve', async () => {
+    // What the parser of the command line gives without a flag, and with --no-rewrite.
+    const [without, flag] = [
+      { data, rewrite: true },
+      { data, rewrite: false },
+    ];
+    expect((await loadFlags(without)).config.rewrite).toBe(true);
+    expect((await loadFlags(flag)).config.rewrite).toBe(false);
+    vi.stubEnv('TOMAAT_REWRITE', 'false');
+    expect((await loadFlags(without)).config.rewrite).toBe(false);
+    vi.stubEnv('TOMAAT_REWRITE', 'true');
+    expect((await loadFlags(flag)).config.rewrite).toBe(false);
+  });
+
+  it('is read by commands without a file of settings, with the data folder', () => {
+    expect(engineOf({ rewrite: true, data }, {})).toEqual({ rewrite: true, data });
+    expect(engineOf({ rewrite: false, data }, { TOMAAT_REWRITE: 'true' })).toEqual({ rewrite: false, data });
+    expect(engineOf({ data }, { TOMAAT_REWRITE: 'off' }).rewrite).toBe(false);
+    expect(engineOf({ data }, { TOMAAT_REWRITE: '' }).rewrite).toBe(true);
+    expect(() => engineOf({}, { TOMAAT_REWRITE: 'perhaps' })).toThrow(
+      'TOMAAT_REWRITE: “perhaps” must be true or false.',
+    );
   });
 });

@@ -152,6 +152,7 @@ export const configSchema = z.strictObject({
   maxQueued: count(1, 'of predictions').default(settings.maxQueued.default),
   workers: count(0, 'of predictions').default(settings.workers.default),
   device: deviceSetting.prefault(settings.device.default),
+  rewrite: flag.default(true),
   drainSeconds: count(0, 'of seconds').default(settings.drainSeconds.default),
   memoryMb: count(0, 'of MB').optional(),
   maxIdleMb: count(0, 'of MB').optional(),
@@ -265,6 +266,21 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
     sources: Object.freeze(sources),
     file,
   };
+}
+
+/** How networks are computed, with the settings of a command that reads no file of them. */
+export function engineOf(
+  { rewrite, data }: { rewrite?: boolean; data?: string },
+  env: NodeJS.ProcessEnv = process.env,
+): Pick<Config, 'rewrite' | 'data'> {
+  const said = env[variableOf('rewrite')] || undefined;
+  const parsed = configSchema.shape.rewrite.safeParse(rewrite === false ? false : said);
+  if (!parsed.success)
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${variableOf('rewrite')}: “${said?.slice(0, 60)}” must be true or false.`,
+    );
+  return { rewrite: parsed.data, data: dataFolderFor({ data }) };
 }
 
 /** Why this number of workers, if one was given, does not fit the cards. */

@@ -10,7 +10,7 @@ describe('settings', () => {
       const value = config[key as keyof typeof config];
       if (key === 'data') continue;
       if (setting.default !== undefined) expect(value, key).toEqual(setting.default);
-      else expect([undefined, false, []], key).toContainEqual(value);
+      else expect([undefined, setting.isOn ?? false, []], key).toContainEqual(value);
     }
     expect(defaultRegistry).toBe('http://127.0.0.1:8001');
   });

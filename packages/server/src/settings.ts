@@ -10,9 +10,11 @@ export interface Setting {
   /** A secret has no flag, because other users could read it. */
   readonly hasNoFlag?: true;
   readonly about: string;
+  /** A switch that is on: its flag turns it off (`--no-…`). */
+  readonly isOn?: true;
   /** May be given more than once. */
   readonly isList?: true;
-  /** The default. If missing, a list is empty, a switch is off, and anything else has no value. */
+  /** The default. If missing, a list is empty, a switch is off unless `isOn`, and anything else has no value. */
   readonly default?: string | number | readonly string[];
   /** Text of the default in the help, if the value alone is not clear. */
   readonly defaultText?: string;
@@ -164,6 +166,10 @@ export const settings = {
     about: 'what computes networks: cpu, cuda, cuda:0,1 (one prediction at a time on each card) or webgpu',
     default: ['cpu'],
     defaultText: 'cpu',
+  },
+  rewrite: {
+    isOn: true,
+    about: 'compute networks as their files have them, without faster forms of their operators',
   },
   drainSeconds: {
     value: '<number>',

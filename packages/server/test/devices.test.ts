@@ -139,8 +139,10 @@ describe('--device', () => {
 
   it('names one card where one prediction is made', async () => {
     const { signal } = new AbortController();
-    await expect(openDevice('cuda:0,1', signal)).rejects.toThrow('names 2 cards, and this command makes one');
-    await expect(openDevice('gpu', signal)).rejects.toThrow(
+    await expect(openDevice({ device: 'cuda:0,1' }, signal)).rejects.toThrow(
+      'names 2 cards, and this command makes one',
+    );
+    await expect(openDevice({ device: 'gpu' }, signal)).rejects.toThrow(
       /--device “gpu” must be one of: cpu, cuda .*webgpu/,
     );
   });
@@ -235,7 +237,7 @@ describe.skipIf(!hasVulkan)('WebGPU', () => {
     const app = await writeNetwork('sine', sine, { roiSize: [24, 20, 16] });
     const { code, stdout } = await tomaat(['check', app, '--device', 'webgpu'], { env: vulkan });
     expect(stdout).toMatch(
-      /WRONG +model: .*On webgpu \d+ of 7680 voxels \([\d.]+ %\) get another label than on the processor, and 0\.01 % may\. .*give --device cpu/,
+      /WRONG +model: .*On webgpu \d+ of 7680 voxels \([\d.]+ %\) get another label than from the processor, and 0\.01 % may\. .*give --device cpu/,
     );
     expect(code).toBe(1);
   });

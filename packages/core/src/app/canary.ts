@@ -9,7 +9,7 @@ import { isScoreStep, parameterTrials } from './steps.ts';
 
 /** Most voxels of a canary whose labels may differ, as a fraction. */
 export const mostLabelsDiffer = 1e-4;
-/** The largest difference of a score, as a fraction of the range of all scores. Float32 on two engines differs by about 1e-5. */
+/** The largest difference of a score, as a fraction of the largest score. Float32 on two engines differs by about 1e-5. */
 export const mostScoresDiffer = 0.01;
 
 /** The largest volume that is tried: more would delay the first prediction, and take memory. */
@@ -50,7 +50,7 @@ export interface CanaryReport {
   readonly voxels: number;
   /** Voxels with another label. */
   readonly differ: number;
-  /** The largest difference of a score over the range of the reference's scores; 0 for label values. */
+  /** The largest difference of a score over the largest magnitude of the reference's scores; 0 for label values. */
   readonly scoreDifference: number;
   /** What is wrong, with the number; undefined if the answers are equal enough. */
   readonly fault?: string;
@@ -69,16 +69,34 @@ export async function compareSessions(
 ): Promise<CanaryReport> {
   const expected = await reference.run(canaryTensor(dims));
   const found = await session.run(canaryTensor(dims));
-  const none = { voxels: 0, differ: 0, scoreDifference: Number.POSITIVE_INFINITY };
-  if (isLabelTensor(expected) !== isLabelTensor(found) || expected.data.length !== found.data.length)
-    return {
-      ...none,
-      fault: `it gives a tensor of ${found.dims.join(' × ')}, and ${expected.dims.join(' × ')} on the processor`,
-    };
+  const labelsOf = labellerOf(manifest, spec, dims.length);
+  return compareResults(expected, found, { reference: 'the processor', labelsOf });
+}
+
+/** How two results of a network on the same input are compared. */
+export interface ComparisonOptions {
+  /** What gave the expected result, for the fault. */
+  readonly reference: string;
+  /** The labels of a result; the class with the largest score if missing, where there are several: [1, K, …]. */
+  readonly labelsOf?: (output: Tensor | LabelTensor) => LabelTensor['data'];
+  /** The largest difference of a score, as a fraction of the largest score. */
+  readonly mostScores?: number;
+}
+
+/** Compares the scores and the labels of two results of a network, which are for the same input. */
+export function compareResults(
+  expected: Tensor | LabelTensor,
+  found: Tensor | LabelTensor,
+  { reference, labelsOf = largestClass, mostScores = mostScoresDiffer }: ComparisonOptions,
+): CanaryReport {
+  if (isLabelTensor(expected) !== isLabelTensor(found) || expected.dims.join() !== found.dims.join()) {
+    const [a, b] = [found, expected].map(({ dims }) => dims.join(' × '));
+    const fault = `it gives a tensor of ${a}, and ${reference} one of ${b}`;
+    return { voxels: 0, differ: 0, scoreDifference: Number.POSITIVE_INFINITY, fault };
+  }
   const scoreDifference = isLabelTensor(expected)
     ? 0
     : largestDifference(expected.data, found.data as Float32Array);
-  const labelsOf = labellerOf(manifest, spec, dims.length);
   const [a, b] = [labelsOf(expected), labelsOf(found)];
   let differ = 0;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) differ++;
@@ -87,16 +105,24 @@ export async function compareSessions(
     const percent = ((100 * differ) / a.length).toPrecision(2);
     return {
       ...report,
-      fault: `${differ} of ${a.length} voxels (${percent} %) get another label than on the processor, and ${100 * mostLabelsDiffer} % may`,
+      fault: `${differ} of ${a.length} voxels (${percent} %) get another label than from ${reference}, and ${100 * mostLabelsDiffer} % may`,
     };
   }
-  if (!(scoreDifference <= mostScoresDiffer)) {
+  if (!(scoreDifference <= mostScores)) {
     const by = Number.isFinite(scoreDifference)
-      ? `differ from those of the processor by up to ${(100 * scoreDifference).toPrecision(2)} % of their range, and ${100 * mostScoresDiffer} % is allowed`
-      : 'are not finite numbers where those of the processor are';
+      ? `differ from those of ${reference} by up to ${(100 * scoreDifference).toPrecision(2)} % of the largest, and ${100 * mostScores} % is allowed`
+      : `are not finite numbers where those of ${reference} are`;
     return { ...report, fault: `its scores ${by}` };
   }
   return report;
+}
+
+function largestClass(output: Tensor | LabelTensor): LabelTensor['data'] {
+  if (isLabelTensor(output)) return output.data;
+  const { data, dims } = output;
+  const [batch, classes] = dims;
+  if (dims.length < 4 || batch !== 1 || classes < 2) return new Uint8Array();
+  return reduceScores(data, classes, data.length / classes, { type: 'argmax' }, undefined);
 }
 
 /**
@@ -128,16 +154,17 @@ export function canaryTensor(dims: readonly number[]): Tensor {
   return { data, dims };
 }
 
+/** The largest difference over the largest magnitude of what is expected; infinite where only one of both is a finite number. */
 function largestDifference(expected: Float32Array, found: Float32Array): number {
-  let [least, most, largest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0];
+  let [most, largest] = [0, 0];
   for (let i = 0; i < expected.length; i++) {
-    if (expected[i] < least) least = expected[i];
-    if (expected[i] > most) most = expected[i];
+    if (Number.isFinite(expected[i])) most = Math.max(most, Math.abs(expected[i]));
+    if (Object.is(expected[i], found[i])) continue;
     const difference = Math.abs(expected[i] - found[i]);
-    if (difference > largest) largest = difference;
-    else if (Number.isNaN(difference) && !Object.is(expected[i], found[i])) return Number.POSITIVE_INFINITY;
+    if (!Number.isFinite(difference)) return Number.POSITIVE_INFINITY;
+    largest = Math.max(largest, difference);
   }
-  return largest === 0 ? 0 : largest / (most - least || Math.abs(most) || 1);
+  return largest === 0 ? 0 : largest / (most || 1);
 }
 
 /** Makes labels of an answer as the manifest decides on them with the first values of its parameters; `rank` is that of the input. */

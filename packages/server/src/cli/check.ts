@@ -3,7 +3,7 @@ import type { CheckResult } from '../check-app.ts';
 import type { ComputeDevice } from '../runtimes/devices.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { formatSeconds, plain, plainLines } from './console.ts';
-import { openDevice } from './device-flag.ts';
+import { type EngineFlags, openDevice } from './device-flag.ts';
 import { openInterrupt } from './interrupt.ts';
 import { loadModelServers, type ModelServerFlags } from './model-servers.ts';
 
@@ -18,7 +18,7 @@ export type CheckApp = (
 /** `tomaat check APP_DIR`: exit code 0 without faults, else 1. `writeHash` first writes the hashes of the models. */
 export async function check(
   folder: string,
-  flags: ModelServerFlags & { device?: string; json?: boolean; writeHash?: boolean },
+  flags: ModelServerFlags & EngineFlags & { json?: boolean; writeHash?: boolean },
   checkApp: CheckApp,
 ): Promise<number> {
   using interrupt = openInterrupt();
@@ -27,7 +27,7 @@ export async function check(
     for (const { file, sha256, changed } of await writeHashes(folder))
       if (!flags.json) console.error(`${plain(file)}: ${sha256}${changed ? '' : ', as written'}`);
   }
-  const device = await openDevice(flags.device, interrupt.signal);
+  const device = await openDevice(flags, interrupt.signal);
   const results: CheckResult[] = [];
   const permittedFor = (app: App) => loadModelServers([app], flags);
   for await (const result of checkApp(folder, interrupt.signal, permittedFor, device)) {

@@ -1,4 +1,5 @@
 import { TomaatError } from '@tomaat/core';
+import { engineOf } from '../config.ts';
 import {
   type ComputeDevice,
   type Device,
@@ -7,6 +8,16 @@ import {
   processor,
 } from '../runtimes/devices.ts';
 import { openDevices } from '../worker/open-devices.ts';
+
+/** The flags of commands that compute without a file of settings. */
+export interface EngineFlags {
+  /** What computes networks; the processor if missing. */
+  device?: string;
+  /** False with --no-rewrite. */
+  rewrite?: boolean;
+  /** The data folder. */
+  data?: string;
+}
 
 /** The devices of --device: the processor if it was not given. */
 export function devicesOf(text: string | undefined): readonly Device[] {
@@ -18,7 +29,10 @@ export function devicesOf(text: string | undefined): readonly Device[] {
 }
 
 /** The one device of a command that makes one prediction at a time, after it has computed something. */
-export async function openDevice(text: string | undefined, signal: AbortSignal): Promise<ComputeDevice> {
+export async function openDevice(
+  { device: text, ...engine }: EngineFlags,
+  signal: AbortSignal,
+): Promise<ComputeDevice> {
   const devices = devicesOf(text);
   if (devices.length > 1)
     throw new TomaatError(
@@ -26,6 +40,6 @@ export async function openDevice(text: string | undefined, signal: AbortSignal):
       `--device ${text} names ${devices.length} cards, and this command makes one prediction at a time. Name one.`,
       { field: 'device' },
     );
-  const [opened = processor] = await openDevices(devices, { signal });
+  const [opened = processor] = await openDevices(devices, { signal, ...engineOf(engine) });
   return opened;
 }

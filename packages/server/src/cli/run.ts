@@ -19,7 +19,7 @@ import type { ModelServers } from '../trust/model-servers.ts';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import type { Comparison } from './compare-result.ts';
 import { createProgress, plain, reportsOf } from './console.ts';
-import { openDevice } from './device-flag.ts';
+import { type EngineFlags, openDevice } from './device-flag.ts';
 import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import { loadModelServers, type ModelServerFlags } from './model-servers.ts';
@@ -28,14 +28,12 @@ import { type Elements, type InputFlags, type InputPlan, planInputs } from './pl
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultFlags, saveResult } from './result-files.ts';
 
-export interface RunFlags extends InputFlags, ResultFlags, ModelServerFlags {
+export interface RunFlags extends InputFlags, ResultFlags, ModelServerFlags, EngineFlags {
   frame?: number;
   /** A label map to compare the result with. */
   expected?: string;
   /** The least Dice of each label with it. */
   minDice?: number;
-  /** What computes networks; the processor if missing. */
-  device?: string;
   /** A file for a picture of the result. */
   preview?: string;
   quiet?: boolean;
@@ -91,7 +89,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   using interrupt = openInterrupt(() => progress.clear());
   const { signal } = interrupt;
-  const device = await openDevice(flags.device, signal);
+  const device = await openDevice(flags, signal);
   const plan = await planInputs(elements, flags, reportsOf(progress, flags, signal));
   const results = await planResults(elements, flags, plan.many);
   const expected = await readExpected(app, flags, plan);

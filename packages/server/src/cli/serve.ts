@@ -57,7 +57,12 @@ async function surroundingsOf(
     logger,
     stopSignal,
     modelServers: await modelServersOf(config),
-    devices: await openDevices(config.device, { signal: stopSignal, logger }),
+    devices: await openDevices(config.device, {
+      signal: stopSignal,
+      logger,
+      rewrite: config.rewrite,
+      data: config.data,
+    }),
     slots: slotsOf(config.device, config.workers),
   };
 }

@@ -5,7 +5,7 @@ import { availableParallelism, hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { openApps } from '../apps.ts';
-import { deviceFault } from '../config.ts';
+import { deviceFault, engineOf } from '../config.ts';
 import { isCard, slotsOf } from '../runtimes/devices.ts';
 import { settings } from '../settings.ts';
 import { lockDataFolder } from '../store/database.ts';
@@ -26,6 +26,8 @@ export interface WorkerFlags {
   token?: string;
   workers?: number;
   device?: string;
+  /** False with --no-rewrite. */
+  rewrite?: boolean;
   memoryMb?: number;
   ca?: string;
   allowNet?: string[];
@@ -71,7 +73,7 @@ export async function worker(
   const asked = devicesOf(flags.device);
   const unfit = deviceFault(asked, flags.workers);
   if (unfit) throw new TomaatError('BAD_REQUEST', unfit, { field: 'workers' });
-  const devices = await openDevices(asked, { signal: interrupt.signal, logger });
+  const devices = await openDevices(asked, { signal: interrupt.signal, logger, ...engineOf(flags) });
   const slots = slotsOf(asked, flags.workers ?? settings.workers.default);
   const workFolder = await openWorkFolder(opened);
   const host = hostname()

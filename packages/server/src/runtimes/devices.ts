@@ -12,6 +12,10 @@ export interface ComputeDevice {
   readonly memoryMb?: number;
   /** Variables by which the process sees this card alone. */
   readonly environment: Readonly<Record<string, string>>;
+  /** `false` if the operator wants networks computed as their files have them. */
+  readonly rewrite?: false;
+  /** Folder where trials of faster forms are kept; see trials.ts. */
+  readonly trialsFolder?: string;
 }
 
 export const processor: ComputeDevice = { device: 'cpu', title: 'cpu', environment: {} };

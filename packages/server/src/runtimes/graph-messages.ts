@@ -2,7 +2,7 @@
  * The messages inside an ONNX graph, as far as a rewrite reads and writes them: operators, attributes and tensors. Field numbers are
  * those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
-import { bytesField, floatField, integerField, type Parts, readFields } from './protobuf.ts';
+import { bytesField, floatField, integerField, type Parts, readFields, readVarints } from './protobuf.ts';
 
 /** An operator of a graph. */
 export interface GraphNode {
@@ -90,23 +90,7 @@ const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffse
 const signed = (value: bigint): number => Number(BigInt.asIntN(64, value));
 
 /** Whole numbers of a list that is written as one field. */
-function readPacked(bytes: Uint8Array): number[] {
-  const values: number[] = [];
-  for (let at = 0; at < bytes.length; ) {
-    let value = 0n;
-    let shift = 0n;
-    let byte: number;
-    do {
-      if (at >= bytes.length || shift > 63n) throw new RangeError('a list of numbers is cut off');
-      byte = bytes[at++];
-      value |= BigInt(byte & 0x7f) << shift;
-      shift += 7n;
-    } while (byte >= 0x80);
-    values.push(signed(BigInt.asUintN(64, value)));
-    if (values.length > maxLength) throw new RangeError('a list of numbers is too long');
-  }
-  return values;
-}
+const readPacked = (bytes: Uint8Array): number[] => readVarints(bytes, maxLength).map(signed);
 
 /** The name of a tensor of the graph, such as weights. */
 export function tensorName(tensor: Uint8Array): string {

@@ -7,7 +7,7 @@ import type { OnnxOptions } from './onnx-options.ts';
 export interface LaneData {
   readonly modelFile: string;
   /** Those of the session in `onnx.ts`, but for its threads, and without a first run on a window. */
-  readonly options: Omit<OnnxOptions, 'roiSize'>;
+  readonly options: Omit<OnnxOptions, 'roiSize' | 'freeMemory' | 'log'>;
 }
 
 export interface LaneRun {

@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { unetNetwork, writeModel } from '../../test/onnx-fixture.ts';
 import { freeMemory } from '../worker/free-memory.ts';
 import { openOnnxSession } from './onnx.ts';
-import { type FreeMemory, laneCount, withLanes } from './onnx-lanes.ts';
+import { laneCount, withLanes } from './onnx-lanes.ts';
+import type { FreeMemory } from './onnx-options.ts';
 
 let folder: string;
 let modelFile: string;

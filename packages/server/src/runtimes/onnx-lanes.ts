@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { type NetworkSession, TomaatError, type WindowsLeft } from '@tomaat/core';
 import { ownExtension } from '../source.ts';
 import type { FromLane, LaneData, LaneRun } from './lane-messages.ts';
-import type { OnnxOptions } from './onnx-options.ts';
+import type { FreeMemory, OnnxOptions } from './onnx-options.ts';
 
 /*
  * Windows of a volume at the same time: N sessions of one thread each, instead of one session of N threads. Measured on two cores with a
@@ -12,14 +12,6 @@ import type { OnnxOptions } from './onnx-options.ts';
  * layer, and windows are cut and blended meanwhile. (With very small tensors the engine rounds differently with another number of threads:
  * 3e-6.) Batches of windows gained nothing there (1.00 to 1.06 of the CPU time), so there are none.
  */
-
-/** What a process may still take, bytes; see worker/free-memory.ts. */
-export interface FreeMemory {
-  /** Of the machine's memory. */
-  readonly resident: number;
-  /** As `ulimit -d` counts it. */
-  readonly data: number;
-}
 
 /** What a thread takes without its session, bytes: measured with Node 24. */
 const threadBytes: FreeMemory = { resident: 40e6, data: 560e6 };
@@ -57,6 +49,10 @@ export function withLanes<Session extends NetworkSession & { close(): Promise<vo
   };
   return {
     ...session,
+    // It may change; see `withLighter` in faster-form.ts.
+    get rewrites() {
+      return session.rewrites;
+    },
     async spread(rest) {
       const free = about.freeMemory();
       sessionBytes ??= Math.max(process.memoryUsage.rss() - about.residentBefore, 2 * rest.windowBytes);
@@ -64,11 +60,11 @@ export function withLanes<Session extends NetworkSession & { close(): Promise<vo
       await closeAll();
       const count = free ? laneCount(rest, { threads, sessionBytes, free }) : 1;
       if (count < 2 || rest.windows * rest.windowMs < (about.leastWorkMs ?? leastWorkMs)) return [session];
-      const { roiSize: _, ...options } = about.options;
+      const { roiSize, freeMemory, log, ...options } = about.options;
       const each: LaneData['options'] = {
         ...options,
         threads: Math.floor(threads / count),
-        rewrite: session.rewrites ? 'compared' : false,
+        rewrite: session.rewrites ?? false,
       };
       const started = Array.from({ length: count }, () =>
         openLane({ modelFile: about.modelFile, options: each }),

@@ -20,14 +20,16 @@ import {
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
-import { type GraphChoice, openFaster } from './canary.ts';
 import { outOfCardMemory } from './card-memory.ts';
 import { isCard, processor, providersOf } from './devices.ts';
+import { type GraphChoice, openFaster, withLighter } from './faster-form.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import { withLanes } from './onnx-lanes.ts';
 import type { OnnxOptions } from './onnx-options.ts';
 import { rewriteGraph } from './rewrite-graph.ts';
+import { rewrites as table } from './rewrites/table.ts';
 import type { Runtime } from './runtime.ts';
+import { trialRecord } from './trials.ts';
 
 export interface OnnxSession extends NetworkSession {
   readonly inputDims: readonly (number | null)[];
@@ -47,7 +49,7 @@ type OpenedSession = Omit<OnnxSession, 'graph'>;
 export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   name: 'onnx',
   description: 'A network in an ONNX file, on the CPU or a graphics card (onnxruntime)',
-  async open(app, spec, { device, freeMemory }) {
+  async open(app, spec, { device, freeMemory, log }) {
     const { inferer } = spec;
     const modelFile = await appFile(app, spec.file);
     const options = {
@@ -60,6 +62,8 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
       rewrite: spec.rewrite,
       components: channelCount(spec),
       roiSize: inferer.type === 'simple' ? undefined : inferer.roiSize,
+      freeMemory,
+      log: log && ((text: string) => log(`${spec.file}: ${text}`)),
     };
     const residentBefore = process.memoryUsage.rss();
     const opened = await openOnnxSession(modelFile, options);
@@ -96,7 +100,15 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
       throw loadError(cause, name, options.device);
     });
 
-  const compared = options.rewrite === 'compared' ? rewriteGraph(bytes) : undefined;
+  const { rewrite } = options;
+  const names = typeof rewrite === 'object' ? rewrite : [];
+  const compared =
+    names.length > 0
+      ? rewriteGraph(
+          bytes,
+          table.filter(({ name }) => names.includes(name)),
+        )
+      : undefined;
   const session = await load(compared && 'bytes' in compared ? compared.bytes : modelFile);
   let opened: OpenedSession | undefined;
   try {
@@ -125,9 +137,24 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     let choice: GraphChoice = { applied: {}, left: kept };
     const warmDims = options.warmUpDims ?? window ?? fixedDims(inputDims);
     let isWarm: boolean | undefined;
+    let fits: ((dims: readonly number[]) => boolean) | undefined;
     if (kept === undefined) {
-      const dims = { tries: canaryDims(inputDims, window, options.components ?? 1), warmDims };
-      ({ session: opened, choice, isWarm } = await openFaster(bytes, original, dims, open));
+      const { freeMemory, log, device } = options;
+      const threads = options.threads ?? availableParallelism();
+      const place = device?.trialsFolder !== undefined && {
+        folder: device.trialsFolder,
+        model: bytes,
+        engine: ort.env.versions.node ?? ort.env.versions.common,
+        threads,
+      };
+      const about = {
+        tries: canaryDims(inputDims, window, options.components ?? 1),
+        warmDims,
+        record: place ? trialRecord(place) : undefined,
+        freeMemory,
+        log,
+      };
+      ({ session: opened, choice, isWarm, fits } = await openFaster(bytes, original, about, open));
     }
     if (givesLabels && opened === original) {
       await original.close();
@@ -135,12 +162,17 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     }
     if (warmDims && !isWarm) await opened.warmUp(warmDims);
     const rewrites = Object.keys(choice.applied);
-    return { ...opened, graph: choice, ...(rewrites.length > 0 && { rewrites }) };
+    const chosen = { ...opened, graph: choice, ...(rewrites.length > 0 && { rewrites }) };
+    return fits ? withLighter(chosen, fits, originalOf(modelFile, options)) : chosen;
   } catch (error) {
     await (opened ? opened.close() : session.release());
     throw error;
   }
 }
+
+/** Outside of the function that loads a model, so that a session does not keep the bytes of the file in memory. */
+const originalOf = (modelFile: string, options: OnnxOptions) => () =>
+  openOnnxSession(modelFile, { ...options, rewrite: false, roiSize: undefined, warmUpDims: undefined });
 
 /** Why a graph is not rewritten, if it may not be. */
 function reasonToKeep(
@@ -150,7 +182,8 @@ function reasonToKeep(
   if (!facts) return 'it has another format';
   // What is slow on a processor need not be on a card.
   if (isCard(device)) return 'a graphics card computes it';
-  if (rewrite === 'compared') return 'another session has compared it';
+  if (typeof rewrite === 'object') return 'another session has compared it';
+  if (device.rewrite === false) return 'the operator wants it as it is';
   return rewrite ? undefined : 'the app wants it as it is';
 }
 

@@ -9,39 +9,58 @@ export type Field =
   | { readonly number: number; readonly kind: 'bytes'; readonly value: Uint8Array }
   | { readonly number: number; readonly kind: 'fixed'; readonly value: Uint8Array };
 
+/** Reads numbers and bytes one after the other. */
+function createReader(message: Uint8Array) {
+  let at = 0;
+  return {
+    at: () => at,
+    varint(): bigint {
+      let value = 0n;
+      for (let shift = 0n; shift < 70n; shift += 7n) {
+        if (at >= message.length) throw new RangeError('the message ends inside a number');
+        const byte = message[at++];
+        value |= BigInt(byte & 0x7f) << shift;
+        if (byte < 0x80) return BigInt.asUintN(64, value);
+      }
+      throw new RangeError('a number has more than 10 bytes');
+    },
+    take(length: number): Uint8Array {
+      if (length > message.length - at) throw new RangeError('the message ends inside a field');
+      const bytes = message.subarray(at, at + length);
+      at += length;
+      return bytes;
+    },
+  };
+}
+
 /** The fields of a message, in file order. Throws a RangeError if the bytes are not a message. */
 export function* readFields(
   message: Uint8Array,
 ): Generator<Field & { readonly start: number; readonly end: number }> {
-  let at = 0;
-  const varint = (): bigint => {
-    let value = 0n;
-    for (let shift = 0n; shift < 70n; shift += 7n) {
-      if (at >= message.length) throw new RangeError('the message ends inside a number');
-      const byte = message[at++];
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return BigInt.asUintN(64, value);
-    }
-    throw new RangeError('a number has more than 10 bytes');
-  };
-  const take = (length: number): Uint8Array => {
-    if (length > message.length - at) throw new RangeError('the message ends inside a field');
-    const bytes = message.subarray(at, at + length);
-    at += length;
-    return bytes;
-  };
-  while (at < message.length) {
-    const start = at;
+  const { at, varint, take } = createReader(message);
+  while (at() < message.length) {
+    const start = at();
     const key = Number(varint());
     const number = Math.floor(key / 8);
     const wireType = key % 8;
     if (number === 0) throw new RangeError('a field has the number 0');
-    if (wireType === 0) yield { number, kind: 'varint', value: varint(), start, end: at };
-    else if (wireType === 1) yield { number, kind: 'fixed', value: take(8), start, end: at };
-    else if (wireType === 2) yield { number, kind: 'bytes', value: take(Number(varint())), start, end: at };
-    else if (wireType === 5) yield { number, kind: 'fixed', value: take(4), start, end: at };
+    if (wireType === 0) yield { number, kind: 'varint', value: varint(), start, end: at() };
+    else if (wireType === 1) yield { number, kind: 'fixed', value: take(8), start, end: at() };
+    else if (wireType === 2) yield { number, kind: 'bytes', value: take(Number(varint())), start, end: at() };
+    else if (wireType === 5) yield { number, kind: 'fixed', value: take(4), start, end: at() };
     else throw new RangeError(`a field has the wire type ${wireType}`);
   }
+}
+
+/** The numbers of a list that is written as one field, at most `most`. Throws a RangeError if the bytes are not that. */
+export function readVarints(bytes: Uint8Array, most: number): bigint[] {
+  const { at, varint } = createReader(bytes);
+  const values: bigint[] = [];
+  while (at() < bytes.length) {
+    if (values.length >= most) throw new RangeError('a list of numbers is too long');
+    values.push(varint());
+  }
+  return values;
 }
 
 /** A message written so far: pieces to be joined. */

@@ -142,6 +142,80 @@ describe('rewriteGraph()', () => {
     expect(count).toBeGreaterThanOrEqual(20);
   });
 
+  const convolution = (
+    attributes: NodeSpec['attributes'],
+    {
+      channels = 16,
+      out = 32,
+      kernel = [3, 3, 3] as readonly number[],
+      more = {} as Partial<ModelSpec>,
+      inputs = ['w', 'b'],
+    } = {},
+  ) =>
+    encodeModel({
+      nodes: [{ op: 'Conv', inputs: ['image', ...inputs], outputs: ['scores'], attributes }],
+      initializers: [
+        {
+          name: 'w',
+          dims: [out, channels, ...kernel],
+          data: numbers(out * channels * kernel.reduce((a, b) => a * b, 1), 3),
+        },
+        { name: 'b', dims: [out], data: numbers(out, 5) },
+      ],
+      inputs: [image],
+      outputs: [scores],
+      ...more,
+    });
+  it.each<[string, NodeSpec['attributes'], (readonly number[])[]]>([
+    [
+      'the same size',
+      { pads: [1, 1, 1, 1, 1, 1] },
+      [1, 2, 3, 4, 5, 7, 8].map((z) => [z === 5 ? 2 : 1, 16, z, 5, 6]),
+    ],
+    [
+      'no pads',
+      { kernel_shape: [3, 3, 3] },
+      [
+        [2, 16, 3, 4, 3],
+        [1, 16, 9, 3, 5],
+      ],
+    ],
+    [
+      'other pads on each side',
+      { pads: [2, 0, 1, 0, 2, 1] },
+      [
+        [1, 16, 6, 4, 5],
+        [2, 16, 1, 3, 2],
+      ],
+    ],
+  ])('Conv gives the same scores as tiles along z: %s', async (_, attributes, sizes) => {
+    for (const inputs of [['w', 'b'], ['w']]) {
+      const model = convolution(attributes, { inputs });
+      expect(rewritten(model).applied).toEqual({ winograd: 1 });
+      for (const dims of sizes) await expectSame(model, dims);
+    }
+  });
+
+  it('Conv is left alone in forms that were not measured', () => {
+    const same = { pads: [1, 1, 1, 1, 1, 1] };
+    for (const [attributes, about] of [
+      [same, { channels: 12 }],
+      [same, { out: 24 }],
+      [{ ...same, strides: [2, 2, 2] }, {}],
+      [{ ...same, dilations: [1, 2, 1] }, {}],
+      [{ pads: [3, 1, 1, 1, 1, 1] }, {}],
+      [{ pads: [-1, 1, 1, 1, 1, 1] }, {}],
+      [{}, { kernel: [1, 3, 3] }],
+      [{}, { kernel: [3, 3] }],
+      [same, { more: { opset: 10 } }],
+      [{ ...same, group: 2 }, {}],
+      [{ auto_pad: 'SAME_UPPER' }, {}],
+    ] as const)
+      expect(rewriteGraph(convolution(attributes, about)), JSON.stringify([attributes, about])).toEqual({
+        left: 'no operator has a faster form that is known',
+      });
+  });
+
   it('PRelu of one slope gives the same bits as LeakyRelu', async () => {
     const prelu = (slope: InitializerSpec, nodes: NodeSpec[] = [], name = slope.name) =>
       encodeModel({
@@ -290,10 +364,14 @@ describe('rewriteGraph()', () => {
     expect(process.cpuUsage(before).user / 1e6).toBeLessThan(5);
   });
 
-  it('adds no more constants than it may', () => {
+  it('adds no more operators and constants than it may', () => {
     const model = unetNetwork({ classes: 2, channels: [4, 4, 4, 4], upKernel: 3 });
-    const found = rewriteGraph(model, undefined, { maxNodes: 1000, maxAddedBytes: 1 });
-    expect(found).toMatchObject({ applied: { 'sub-pixel': 1 } });
+    const limits = { maxNodes: 1000, maxRewritten: 1000, maxAddedBytes: 1e6 };
+    const counts = [{}, { maxRewritten: 2 }, { maxAddedBytes: 1 }].map((less) => {
+      const found = rewriteGraph(model, undefined, { ...limits, ...less });
+      return 'left' in found ? 0 : found.applied['sub-pixel'];
+    });
+    expect(counts).toEqual([3, 2, 1]);
   });
 
   it('never does worse than a RangeError on damaged files', () => {

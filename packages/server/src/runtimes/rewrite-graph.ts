@@ -8,7 +8,7 @@ import {
   tensorName,
   valueName,
 } from './graph-messages.ts';
-import { bytesField, joinParts, type Parts, readFields } from './protobuf.ts';
+import { bytesField, joinParts, readFields } from './protobuf.ts';
 import type { GraphContext, Rewrite } from './rewrites/rewrite.ts';
 import { rewrites as table } from './rewrites/table.ts';
 
@@ -21,12 +21,14 @@ import { rewrites as table } from './rewrites/table.ts';
 export interface RewriteLimits {
   /** Operators of a graph, and constants; a larger one is left alone. */
   readonly maxNodes: number;
+  /** Operators that are rewritten; beyond that they stay as they are. */
+  readonly maxRewritten: number;
   /** Bytes of the constants that are added; beyond that no more operators are rewritten. */
   readonly maxAddedBytes: number;
 }
 
-/** The largest networks of the field have some thousand operators; weights of upsamplings are at most a few ten MB. */
-const defaultLimits: RewriteLimits = { maxNodes: 20_000, maxAddedBytes: 256e6 };
+/** The largest networks of the field have some thousand operators, of which some hundred are rewritten, and some hundred MB of weights. */
+const defaultLimits: RewriteLimits = { maxNodes: 20_000, maxRewritten: 1000, maxAddedBytes: 256e6 };
 
 /** Versions of the standard operators in which those used by the rewrites mean the same. */
 const opsets = { least: 10, greatest: 23 };
@@ -53,22 +55,21 @@ export function rewriteGraph(
 ): RewrittenGraph {
   const parts = partsOf(model);
   if ('left' in parts) return parts;
-  const { graph, before, after } = parts;
+  const { graph, before, after, opset } = parts;
   const found = readGraph(graph, limits);
   if ('left' in found) return found;
 
-  const added = createAdditions(found.constants);
+  const added = createAdditions(found.constants, opset);
   const applied: Record<string, number> = {};
-  const replaced = new Map<number, Parts>();
+  const replaced = new Map<number, Uint8Array>();
   for (const [index, node] of found.nodes) {
+    if (replaced.size >= limits.maxRewritten) break;
     const rewrite = rewrites.find(({ operator }) => operator === node.operator);
     if (!rewrite || added.sizeBytes() > limits.maxAddedBytes) continue;
     const nodes = rewrite.apply(node, added.contextOf(replaced.size));
     if (!nodes) continue;
-    replaced.set(
-      index,
-      nodes.flatMap((written) => bytesField(1, encodeNode(written))),
-    );
+    // In one piece: some million small ones would take more time and memory than all the rest.
+    replaced.set(index, joinParts(nodes.flatMap((written) => bytesField(1, encodeNode(written)))));
     for (const name of node.inputs) found.uses.set(name, (found.uses.get(name) ?? 0) - 1);
     for (const name of nodes.flatMap(({ inputs }) => inputs))
       found.uses.set(name, (found.uses.get(name) ?? 0) + 1);
@@ -81,19 +82,19 @@ export function rewriteGraph(
   for (const field of readFields(graph)) {
     const whole = graph.subarray(field.start, field.end);
     const isBytes = field.kind === 'bytes';
-    if (field.number === 1 && isBytes) pieces.push(...(replaced.get(index++) ?? [whole]));
+    if (field.number === 1 && isBytes) pieces.push(replaced.get(index++) ?? whole);
     // Weights that nothing uses any longer would be kept in memory.
     else if (field.number === 5 && isBytes && found.uses.get(tensorName(field.value)) === 0) continue;
     else pieces.push(whole);
   }
-  for (const tensor of added.tensors) pieces.push(...bytesField(5, tensor));
+  for (const tensor of added.tensors) pieces.push(tensor);
   return { bytes: joinParts([...before, ...bytesField(7, pieces), ...after]), applied };
 }
 
 /** The graph of a model, and what is around it. */
 function partsOf(
   model: Uint8Array,
-): { graph: Uint8Array; before: Uint8Array[]; after: Uint8Array[] } | { left: string } {
+): { graph: Uint8Array; before: Uint8Array[]; after: Uint8Array[]; opset: number } | { left: string } {
   let graph: Uint8Array | undefined;
   const before: Uint8Array[] = [];
   const after: Uint8Array[] = [];
@@ -111,7 +112,7 @@ function partsOf(
   if (!graph) return { left: 'the file has no graph' };
   if (opset < opsets.least || opset > opsets.greatest)
     return { left: `its operators are of version ${opset}, not of ${opsets.least} to ${opsets.greatest}` };
-  return { graph, before, after };
+  return { graph, before, after, opset };
 }
 
 /** The version of the standard operators, if an entry of `opset_import` states it. */
@@ -192,8 +193,8 @@ function isElsewhere(tensor: Uint8Array): boolean {
 }
 
 /** What rewrites add to a graph. */
-function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
-  const tensors: Parts[] = [];
+function createAdditions(constants: ReadonlyMap<string, Uint8Array>, opset: number) {
+  const tensors: Uint8Array[] = [];
   let sizeBytes = 0;
   /** Many operators may use one tensor. */
   const read = new Map<Uint8Array, FloatTensor | undefined>();
@@ -204,6 +205,7 @@ function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
     contextOf(index: number): GraphContext {
       const newName = (of: string) => `${prefix}${index}:${of}`;
       return {
+        opset,
         floats(name): FloatTensor | undefined {
           const tensor = constants.get(name);
           if (tensor && !read.has(tensor)) read.set(tensor, readFloats(tensor));
@@ -212,7 +214,7 @@ function createAdditions(constants: ReadonlyMap<string, Uint8Array>) {
         newName,
         addConstant(of, dims, data) {
           const name = newName(of);
-          tensors.push(encodeTensor(name, dims, data));
+          tensors.push(joinParts(bytesField(5, encodeTensor(name, dims, data))));
           sizeBytes += data.byteLength;
           return name;
         },

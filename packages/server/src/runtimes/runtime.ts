@@ -2,7 +2,7 @@ import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import type { ComputeDevice } from './devices.ts';
-import type { FreeMemory } from './onnx-lanes.ts';
+import type { FreeMemory } from './onnx-options.ts';
 
 /** What a runtime needs to know about its process. */
 export interface RuntimeContext {
@@ -16,6 +16,8 @@ export interface RuntimeContext {
   readonly device?: ComputeDevice;
   /** What this process may still take of its memory limit; missing where a model is only tried. */
   readonly freeMemory?: () => FreeMemory | undefined;
+  /** Takes a line for the log. */
+  readonly log?: (text: string) => void;
   onSpawn(pid: number): void;
   onExit(pid: number): void;
 }

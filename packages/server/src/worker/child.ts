@@ -8,6 +8,7 @@ import {
   isExplained,
   type LoadedModel,
   type ModelSpec,
+  type NetworkSession,
   numericVoxels,
   type OutputFormat,
   observe,
@@ -99,6 +100,9 @@ const processContext: RuntimeContext = {
   closing: closing.signal,
   device,
   freeMemory: () => freeMemory(memoryLimit),
+  log: (text) => {
+    if (lastJob !== undefined) send({ type: 'log', job: lastJob, text: text.slice(0, 2000) });
+  },
   get modelServers() {
     return modelServers;
   },
@@ -221,10 +225,12 @@ async function explain(
 let canceling: AbortController | undefined;
 /** A message about the previous job, which the supervisor may still consider running. */
 let lastFolder: string | undefined;
+let lastJob: string | undefined;
 
 async function run(app: App, message: PredictMessage): Promise<void> {
   canceling = new AbortController();
   lastFolder = message.folder;
+  lastJob = message.job;
   const { signal } = canceling;
   const files: Record<string, SourceFile[]> = {};
   for (const { input, path, name, sizeBytes } of message.files) {
@@ -238,7 +244,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     });
   }
   const outputs: WrittenOutput[] = [];
-  const rewrites = new Set<string>();
+  const networks = new Set<NetworkSession>();
   const traces: WrittenTrace[] = [];
   const progress = progressTo(message.job);
   try {
@@ -259,7 +265,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
       signal,
       load: async (spec) => {
         const loaded = await load(app, spec);
-        if (loaded.kind === 'network') for (const name of loaded.session.rewrites ?? []) rewrites.add(name);
+        if (loaded.kind === 'network') networks.add(loaded.session);
         return loaded;
       },
       onProgress: progress.report,
@@ -278,7 +284,9 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     };
     const times = await predict(app.manifest, request, context);
     const empty = isWatched && isEmpty ? await explain(app.manifest, request, context) : undefined;
-    send({ type: 'done', job: message.job, outputs, traces, times, rewrites: [...rewrites], empty });
+    // Asked now: a volume may have needed a form that takes less memory.
+    const rewrites = [...new Set([...networks].flatMap((session) => session.rewrites ?? []))];
+    send({ type: 'done', job: message.job, outputs, traces, times, rewrites, empty });
   } catch (error) {
     const bySignal = error instanceof EndedBySignal;
     send({ type: 'failed', job: message.job, error: toData(error), bySignal });

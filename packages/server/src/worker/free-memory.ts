@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { FreeMemory } from '../runtimes/onnx-lanes.ts';
+import type { FreeMemory } from '../runtimes/onnx-options.ts';
 import { type MemoryLimit, machineMemoryMb } from './memory-limit.ts';
 
 /** Where the operator sets no limit, a process leaves this part of the machine to others. */

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type DeviceKind, TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
@@ -25,6 +26,10 @@ const contextMb = 600;
 
 export interface OpenDevicesOptions {
   signal: AbortSignal;
+  /** Whether networks may be computed in faster forms; true if missing. */
+  rewrite?: boolean;
+  /** The data folder, where trials of faster forms are kept; each process makes its own if missing. */
+  data?: string;
   environment?: NodeJS.ProcessEnv;
   /** The NVIDIA cards of this machine; by nvidia-smi if missing. */
   cards?: () => Promise<readonly GraphicsCard[] | undefined>;
@@ -37,9 +42,12 @@ export interface OpenDevicesOptions {
  */
 export async function openDevices(
   devices: readonly Device[],
-  { signal, environment = process.env, cards = listCards, logger }: OpenDevicesOptions,
+  { signal, rewrite = true, data, environment = process.env, cards = listCards, logger }: OpenDevicesOptions,
 ): Promise<ComputeDevice[]> {
-  if (devices.every((device) => device === 'cpu')) return [processor];
+  if (devices.every((device) => device === 'cpu')) {
+    const trialsFolder = data === undefined ? undefined : join(data, 'trials');
+    return [{ ...processor, ...(rewrite ? {} : { rewrite }), trialsFolder }];
+  }
   const listed = devices.some((device) => kindOf(device) === 'cuda') ? await cards() : undefined;
   const opened: ComputeDevice[] = [];
   for (const device of devices) {

@@ -37,7 +37,9 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
       // Not started: importing a framework takes up to a minute, and a server does this for each app at its start.
       return { name, faults: [], summary: 'the program exists' };
     }
-    const model = await openModel(app, spec, { ...noJob, modelServers });
+    const notes: string[] = [];
+    const log = (text: string) => notes.push(text.slice(`${name}: `.length));
+    const model = await openModel(app, spec, { ...noJob, modelServers, log });
     if (model.kind !== 'network' || !isNetworkSpec(spec)) return { name, faults: [], summary: 'loaded' };
     const tried: { dims?: readonly number[] } = {};
     const watched = noticeAbsence(model.session, tried, (message) => {
@@ -46,7 +48,7 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
     const report = await verifyNetwork(app.manifest, spec, watched);
     const { rewrites = [] } = model.session;
     const faster = rewrites.length > 0 ? [`computed in faster forms: ${rewrites.join(', ')}`] : [];
-    const summary = [report.summary, ...faster].join('; ');
+    const summary = [report.summary, ...faster, ...notes].join('; ');
     const faults = report.faults.filter((fault) => fault !== away);
     if (faults.length === 0 && !isCard(device))
       trials.set(spec, { session: model.session, dims: tried.dims });
@@ -82,7 +84,10 @@ async function compareWithProcessor(
   session: NetworkSession,
   dims: readonly number[],
 ): Promise<CanaryReport> {
-  const reference = await openModel(app, spec, { ...noJob, device: processor });
+  const reference = await openModel(app, spec, {
+    ...noJob,
+    device: { ...processor, rewrite: device.rewrite },
+  });
   if (reference.kind !== 'network') throw new TypeError('the runtime onnx must give a network');
   return compareSessions(app.manifest, spec, { reference: reference.session, session }, dims);
 }

@@ -50,7 +50,9 @@ export type FlagKey = {
 /** The flag of a setting; config.ts checks its value together with the file and the environment. */
 export function settingOption(key: FlagKey, other: Partial<Setting> & { flag?: string } = {}): Option {
   const setting: Setting = { ...settings[key], ...other };
-  const words = [`--${other.flag ?? kebab(key)}`, setting.value].filter(Boolean).join(' ');
+  const words = [`--${setting.isOn ? 'no-' : ''}${other.flag ?? kebab(key)}`, setting.value]
+    .filter(Boolean)
+    .join(' ');
   const option = new Option(words, describeSetting(setting));
   return setting.isList ? option.argParser(collectGiven) : option;
 }
@@ -67,6 +69,11 @@ export const deviceOption = (other: Partial<Setting> = {}) =>
 /** For commands that compute without serving, one prediction after the other. */
 export const oneDeviceOption = () =>
   deviceOption({ about: 'what computes networks: cpu, cuda, cuda:1 or webgpu' });
+/** For commands that read no file of settings; `engineOf()` in config.ts reads the variable. */
+export const rewriteOption = () =>
+  settingOption('rewrite', {
+    about: `${settings.rewrite.about} (env: TOMAAT_REWRITE=false)`,
+  });
 /** For commands that compute without serving. */
 export const modelServerOptions = () => [
   settingOption('allowNet', { about: modelServersIn }),

@@ -1,5 +1,12 @@
 import type { Command } from 'commander';
-import { addPredictionOptions, done, fraction, modelServerOptions, oneDeviceOption } from './options.ts';
+import {
+  addPredictionOptions,
+  done,
+  fraction,
+  modelServerOptions,
+  oneDeviceOption,
+  rewriteOption,
+} from './options.ts';
 
 export function addRun(program: Command): void {
   const command = addPredictionOptions(
@@ -22,7 +29,8 @@ export function addRun(program: Command): void {
       'after',
       '\nExamples:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force\n  tomaat run my-app --volume sample.nii.gz --expected reference.nii.gz --min-dice 0.95\n  tomaat run my-app --volume export/ --series 4',
     );
-  for (const option of [oneDeviceOption(), ...modelServerOptions()]) command.addOption(option);
+  for (const option of [oneDeviceOption(), rewriteOption(), ...modelServerOptions()])
+    command.addOption(option);
   command.action((folder: string, flags) =>
     done(async () =>
       (await import('../run.ts')).run(folder, flags, (await import('../local.ts')).runLocally),

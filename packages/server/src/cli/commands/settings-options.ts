@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { type Setting, settings } from '../../settings.ts';
 import { type FlagKey, settingOption } from './options.ts';
 
 /** The flags of commands that serve: settings, which can also come from a file and from variables. */
@@ -24,13 +25,18 @@ export function addSettings(
 export async function load(flags: Record<string, unknown>) {
   const { configSchema, loadConfig } = await import('../../config.ts');
   const all: Record<string, unknown> = { ...flags, announceKey: flags.announceKey ?? flags.apiKey };
-  const own = Object.keys(configSchema.shape).map((key) => [key, all[key]]);
+  // A switch that is on has this value without its flag, too.
+  const given = (key: string) => (all[key] === true && isOn(key) ? undefined : all[key]);
+  const own = Object.keys(configSchema.shape).map((key) => [key, given(key)]);
   return loadConfig({ flags: Object.fromEntries(own), configFile: flags.config as string | undefined });
 }
+
+const isOn = (key: string) => Boolean((settings as Record<string, Setting>)[key]?.isOn);
 
 export const serverKeys: readonly FlagKey[] = [
   'workers',
   'device',
+  'rewrite',
   'drainSeconds',
   'memoryMb',
   'maxIdleMb',

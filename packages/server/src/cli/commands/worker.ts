@@ -6,6 +6,7 @@ import {
   fingerprintOption,
   jsonOption,
   modelServersIn,
+  rewriteOption,
   settingOption,
   wholeNumber,
 } from './options.ts';
@@ -38,6 +39,7 @@ export function addWorker(program: Command): void {
         .default(settings.drainSeconds.default),
     )
     .addOption(deviceOption())
+    .addOption(rewriteOption())
     .addOption(settingOption('memoryMb').argParser(wholeNumber))
     .addOption(
       new Option(

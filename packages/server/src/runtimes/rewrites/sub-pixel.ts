@@ -1,4 +1,5 @@
 import type { FloatTensor, GraphNode, WrittenNode } from '../graph-messages.ts';
+import { readConvolution } from './convolution.ts';
 import { createNodeWriter } from './node-writer.ts';
 import type { GraphContext, Rewrite } from './rewrite.ts';
 
@@ -53,55 +54,17 @@ interface Form {
   readonly axes: readonly Axis[];
 }
 
-/** Attributes whose meaning is known here. */
-const known = [
-  'kernel_shape',
-  'strides',
-  'pads',
-  'output_padding',
-  'dilations',
-  'group',
-  'auto_pad',
-] as const;
-
-function readForm({ inputs, outputs, attributes }: GraphNode, graph: GraphContext): Form | undefined {
-  if (outputs.length !== 1 || inputs.length < 2 || inputs.length > 3) return undefined;
-  for (const name of attributes.keys()) if (!(known as readonly string[]).includes(name)) return undefined;
-  const weights = graph.floats(inputs[1]);
-  const bias = inputs[2] ? graph.floats(inputs[2]) : undefined;
-  // Volumes: in 2-D the engine has other kernels.
-  if (weights?.dims.length !== 5 || (inputs[2] && !bias)) return undefined;
-  const kernel = weights.dims.slice(2);
-  const rank = kernel.length;
-  if (bias && (bias.dims.length !== 1 || bias.data.length !== weights.dims[1])) return undefined;
-
-  const list = (name: (typeof known)[number], missing: readonly number[]): readonly number[] => {
-    const value = attributes.get(name);
-    if (value === undefined) return missing;
-    return value.kind === 'integers' ? value.value : [];
-  };
-  const all = (value: number) => new Array<number>(rank).fill(value);
-  const equal = (a: readonly number[], b: readonly number[]) =>
-    a.length === b.length && a.every((v, i) => v === b[i]);
-  const group = attributes.get('group') ?? { kind: 'integer', value: 1 };
-  const autoPad = attributes.get('auto_pad') ?? { kind: 'text', value: 'NOTSET' };
-  if (group.kind !== 'integer' || group.value !== 1) return undefined;
-  if (autoPad.kind !== 'text' || autoPad.value !== 'NOTSET') return undefined;
-  if (!equal(list('kernel_shape', kernel), kernel) || !equal(list('dilations', all(1)), all(1)))
-    return undefined;
-  const strides = list('strides', all(1));
-  const pads = list('pads', [...all(0), ...all(0)]);
-  const outputPadding = list('output_padding', all(0));
-  if (strides.length !== rank || pads.length !== 2 * rank || outputPadding.length !== rank) return undefined;
-  if (!strides.includes(2)) return undefined;
-
+function readForm(node: GraphNode, graph: GraphContext): Form | undefined {
+  const found = readConvolution(node, graph);
+  if (!found?.strides.includes(2) || found.dilations.some((step) => step !== 1)) return undefined;
+  const { weights, bias, kernel, strides, pads, outputPadding } = found;
   const axes: Axis[] = [];
   for (const [i, k] of kernel.entries()) {
-    const axis = axisOf(k, strides[i], pads[i], pads[rank + i], outputPadding[i]);
+    const axis = axisOf(k, strides[i], pads[i], pads[kernel.length + i], outputPadding[i]);
     if (!axis) return undefined;
     axes.push(axis);
   }
-  return { weights, bias: bias?.data, axes };
+  return { weights, bias, axes };
 }
 
 /** One axis; undefined for forms whose gain was not measured, or that a convolution cannot have. */
