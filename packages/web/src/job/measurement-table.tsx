@@ -4,14 +4,13 @@ import {
   measurementsToCsv,
   measurementsToTsv,
   type Vec3,
-  type Volume,
-  withMeanIntensity,
 } from '@tomaat/core';
 import { useMemo, useState } from 'react';
 import { formatMm } from '../format.ts';
 import { save } from '../save.ts';
-import { CopyButton, faultOf } from '../ui.tsx';
+import { CopyButton } from '../ui.tsx';
 import { compareRows, type MeasurementColumn, measurementColumns } from './measurement-columns.ts';
+import type { Measurements } from './use-measurements.ts';
 
 interface Order {
   readonly column: MeasurementColumn;
@@ -20,23 +19,18 @@ interface Order {
 
 /** Everything that is measured, sorted as wanted, to be copied or saved with all digits. */
 export function MeasurementTable({
-  measured,
-  labelMap,
-  scan,
+  measured: { rows, fault },
   unit,
   fileStem,
   onGo,
 }: {
-  measured: readonly LabelMeasurement[];
-  labelMap: Volume;
-  scan?: Volume;
+  measured: Measurements;
   /** Of the scan's values, if its files state it. */
   unit?: string;
   fileStem: string;
   onGo(position: Vec3): void;
 }) {
   const [order, setOrder] = useState<Order>();
-  const { rows, fault } = useMemo(() => withMeans(measured, labelMap, scan), [measured, labelMap, scan]);
   const sorted = useMemo(
     () => (order ? [...rows].sort(compareRows(order.column, order.isDescending)) : rows),
     [rows, order],
@@ -146,13 +140,4 @@ function Cell({
 function formatCell(value: number, { name, isWhole }: MeasurementColumn): string {
   if (name === 'ml') return formatMl(value);
   return isWhole ? String(value) : formatMm(value);
-}
-
-function withMeans(measured: readonly LabelMeasurement[], labelMap: Volume, scan: Volume | undefined) {
-  if (!scan) return { rows: measured };
-  try {
-    return { rows: withMeanIntensity(measured, labelMap, scan) };
-  } catch (error) {
-    return { rows: measured, fault: faultOf(error).message };
-  }
 }

@@ -1,14 +1,6 @@
 import { useQuery } from '@tanstack/react-query';
 import type { JobIn, JobOutput, Service } from '@tomaat/client';
-import {
-  isSeriesFormat,
-  type Mesh,
-  measureLabels,
-  parsePoints,
-  readMesh,
-  type Vec3,
-  type Volume,
-} from '@tomaat/core';
+import { isSeriesFormat, type Mesh, parsePoints, readMesh, type Vec3, type Volume } from '@tomaat/core';
 import { useMemo, useState } from 'react';
 import { basePath } from '../base.ts';
 import type { SentSeries } from '../dicom/originals.ts';
@@ -17,7 +9,6 @@ import { formatBytes, formatMm, formatSeconds, stemOf } from '../format.ts';
 import { save } from '../save.ts';
 import type { Submission } from '../store.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
-import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
 import { compareFormats, formatName } from './download-formats.ts';
@@ -30,6 +21,8 @@ import { MeasurementTable } from './measurement-table.tsx';
 import { OpenIn } from './open-in.tsx';
 import { Share } from './share.tsx';
 import { useSubmittedScan } from './submitted-scan.ts';
+import { useLabelStyles } from './use-label-styles.ts';
+import { useMeasurements } from './use-measurements.ts';
 
 type SucceededJob = JobIn<'succeeded'>;
 
@@ -56,20 +49,14 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
     async (blob) => parsePoints(await blob.text()),
   );
   const scan = useSubmittedScan(submission, service);
-  const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
+  const styles = useLabelStyles(labelMap.data, service, job.parameters);
   const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
   const labels = useMemo(
-    () =>
-      labelStyles(service, job.parameters, present).map((style) => ({
-        ...style,
-        visible: !hidden.has(style.value),
-      })),
-    [service, job.parameters, present, hidden],
+    () => styles.map((style) => ({ ...style, visible: !hidden.has(style.value) })),
+    [styles, hidden],
   );
-  const measured = useMemo(
-    () => (labelMap.data ? measureLabels(labelMap.data, labels) : undefined),
-    [labelMap.data, labels],
-  );
+  const [isPictureDone, setPictureDone] = useState(false);
+  const measured = useMeasurements(isPictureDone ? labelMap.data : undefined, scan.volume, styles);
   const [target, setTarget] = useState<{ position: Vec3 }>();
   const hasPicture =
     maps.length > 0 || (meshOutput !== undefined && !mesh.isError) || scan.volume !== undefined;
@@ -117,6 +104,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
               firstView={meshOutput && maps.length === 0 ? '3d' : undefined}
               waiting="Fetching the result …"
               caption={service && `${service.name} ${service.version}`}
+              onSettled={() => setPictureDone(true)}
             />
             {isDrawn && !scan.volume && (
               <p className="fine viewer-note">
@@ -128,7 +116,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
         <div className="result-side">
           {measured && (
             <LabelTable
-              measured={measured}
+              measured={measured.rows}
               labels={labels}
               onShow={(visible) =>
                 setHidden(new Set(labels.map(({ value }) => value).filter((value) => !visible.has(value))))
@@ -147,11 +135,9 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
         </div>
       </div>
       <div className="result-below">
-        {labelMap.data && measured && (
+        {measured && (
           <MeasurementTable
             measured={measured}
-            labelMap={labelMap.data}
-            scan={scan.volume}
             unit={scan.display?.units}
             fileStem={`${fileName ? stemOf(fileName) : job.service}_${mapName}`}
             onGo={(position) => setTarget({ position })}

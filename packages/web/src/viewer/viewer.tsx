@@ -1,7 +1,8 @@
 import type { Mesh, Vec3, Volume } from '@tomaat/core';
-import { type CSSProperties, useRef, useState } from 'react';
+import { type CSSProperties, useEffect, useEffectEvent, useRef, useState } from 'react';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
+import { FirstSlices } from './first-slices-view.tsx';
 import { Help } from './help.tsx';
 import type { LabelStyle } from './labels.ts';
 import type { View } from './layouts.ts';
@@ -34,6 +35,8 @@ export interface ViewerProps {
   waiting?: string;
   /** A line below screenshots: what computed the result. */
   caption?: string;
+  /** What is to be shown is drawn, or cannot be. */
+  onSettled?(): void;
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
@@ -50,6 +53,7 @@ export function Viewer({
   firstView,
   waiting,
   caption,
+  onSettled,
   onMove,
 }: ViewerProps) {
   const viewer = useRef<HTMLDivElement>(null);
@@ -61,6 +65,7 @@ export function Viewer({
     scene,
     ready,
     isStale,
+    firstWindow,
     error,
     setError,
     presets,
@@ -91,7 +96,14 @@ export function Viewer({
   // Outlines take the place of the filled labels, which the 3-D view is made of.
   const isFilled = !controls.isOutlined || view === 'all' || view === '3d';
   useLook(ready ? scene : undefined, view, isFilled ? opacity : 0);
+  const isFirst =
+    scan !== undefined && firstWindow !== undefined && isStale && view !== '3d' && error === undefined;
   const isShown = ready && scene !== undefined;
+  const isSettled = ready || error !== undefined;
+  const settled = useEffectEvent(() => onSettled?.());
+  useEffect(() => {
+    if (isSettled) settled();
+  }, [isSettled]);
   const isEmpty = scan === undefined && labelMap === undefined && mesh === undefined;
   return (
     <div
@@ -113,10 +125,11 @@ export function Viewer({
         data-touched={controls.isTouched || controls.isFull}
       >
         <div ref={place} />
+        {isFirst && <FirstSlices scan={scan} window={firstWindow} view={view} main={controls.kept.main} />}
         {isShown && controls.content && <Overlay scene={scene} content={controls.content} />}
         {isShown && <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />}
         {error !== undefined && <Problem fault={faultOf(error)} />}
-        {!ready && error === undefined && (
+        {!ready && !isFirst && error === undefined && (
           <p className="canvas-note">{isEmpty && waiting ? waiting : 'Opening the viewer …'}</p>
         )}
       </div>
