@@ -12,6 +12,7 @@ import { client, impatientClient, useService } from '../site.ts';
 import { entryOf, findSubmission, forget, type Submission, useIsDeleted } from '../store.ts';
 import { Empty, type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
 import { follow, tryAgain, uploadLife } from '../upload.ts';
+import { useViewerAhead } from '../viewer/ahead.ts';
 import { isLocalJob } from './local-id.ts';
 import { Progress } from './progress.tsx';
 import { Discard, UploadView } from './upload-view.tsx';
@@ -44,6 +45,7 @@ function JobView({ id, job, error, silent }: JobViewProps) {
   const sent = seriesOfResult(service.data, submission, entryOf(id)?.series);
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
   const isDeleted = useIsDeleted(id);
+  useViewerAhead(job !== undefined && !isSettled(job), 0);
 
   if (isDeleted)
     return (
