@@ -45,12 +45,15 @@ interface Box {
   readonly height: number;
 }
 
+/** Starting a graphics card's 2-D drawing, or its emulation, takes longer than these few pixels. */
+const onProcessor: CanvasRenderingContext2DSettings = { willReadFrequently: true, alpha: false };
+
 function drawSlices(canvas: HTMLCanvasElement, scan: Volume, window: Window, view: View, main: Plane): void {
   const scale = devicePixelRatio || 1;
   canvas.width = canvas.offsetWidth * scale;
   canvas.height = canvas.offsetHeight * scale;
   const { width, height } = canvas;
-  const pen = canvas.getContext('2d');
+  const pen = canvas.getContext('2d', onProcessor);
   if (!pen || !(width > 0 && height > 0)) return;
   pen.fillStyle = colorOf(backgroundColor);
   pen.fillRect(0, 0, width, height);
@@ -139,7 +142,7 @@ function imageOf({ columns, rows, grey }: GreySlice): HTMLCanvasElement {
     data[out] = data[out + 1] = data[out + 2] = grey[i];
     data[out + 3] = 255;
   }
-  image.getContext('2d')!.putImageData(pixels, 0, 0);
+  image.getContext('2d', onProcessor)!.putImageData(pixels, 0, 0);
   return image;
 }
 

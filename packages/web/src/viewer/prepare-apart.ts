@@ -63,11 +63,17 @@ async function give(worker: Worker, volume: Volume, by: Reduction): Promise<void
   worker.postMessage({ grid: { size, affine }, factor } satisfies Given);
   for (let z = 0; z < size[2]; z += step) {
     // Between slabs the page can answer.
-    if (z > 0) await new Promise((resolve) => setTimeout(resolve));
+    if (z > 0) await pause();
     const planes = planesOf(volume, z, z + step);
     post({ planes, isLast: z + step >= size[2] }, planes);
   }
 }
+
+/** What waits in the page comes first. Timers alone would add 4 ms each. */
+const pause = (): Promise<void> => {
+  const { scheduler } = globalThis as { scheduler?: { yield?(): Promise<void> } };
+  return scheduler?.yield?.() ?? new Promise((resolve) => setTimeout(resolve));
+};
 
 /** A copy of planes along the third axis, of the first component. */
 function planesOf(volume: Volume, from: number, to: number): Volume['voxels'] {

@@ -19,7 +19,7 @@ interface ControlsOf {
   /** The whole viewer, and the frame of its canvas. */
   viewer: RefObject<HTMLElement | null>;
   frame: RefObject<HTMLElement | null>;
-  /** Undefined until it shows the volumes. */
+  /** Undefined until it shows the scan, or without one the labels. */
   scene?: Scene;
   scan?: Volume;
   labelMap?: Volume;
@@ -54,7 +54,6 @@ export function useControls(of: ControlsOf) {
   const grid: Grid | undefined = scan ?? labelMap;
   const measures = useMeasures(grid, position);
   const stacks = useMemo(() => grid && stacksOf(grid), [grid]);
-  useEffect(() => scene?.setPlane(kept.main), [scene, kept.main]);
   useEffect(() => {
     const followBrowser = () => document.fullscreenElement === null && setFull(false);
     document.addEventListener('fullscreenchange', followBrowser);

@@ -2,7 +2,7 @@ import type { Mesh, Vec3, Volume } from '@tomaat/core';
 import { type RefObject, useCallback, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 import { sampleWindow } from './auto-window.ts';
 import type { LabelStyle } from './labels.ts';
-import type { View } from './layouts.ts';
+import type { Plane, View } from './layouts.ts';
 import { nextFrameSeen } from './next-frame.ts';
 import type { Detail, Scene } from './scene.ts';
 import { type PlacedScene, placeScene } from './scene-place.ts';
@@ -33,8 +33,10 @@ export interface SceneProps {
 export interface SceneState {
   /** Undefined until WebGL is set up. */
   readonly scene?: Scene;
-  /** The slices are drawn. */
+  /** Everything is drawn. */
   readonly ready: boolean;
+  /** The scan is drawn, or without one everything: it can be moved in. */
+  readonly isLive: boolean;
   /** What is drawn is of an earlier scan, or of none. */
   readonly isStale: boolean;
   /** In which the scan is drawn first. */
@@ -70,6 +72,8 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
     (scan !== undefined || labelMap !== undefined || mesh !== undefined) &&
     scanShown === scan &&
     labelsShown === labelMap;
+  // It can be moved in before its labels are drawn.
+  const isLive = scan ? scene !== undefined && scanShown === scan : ready;
   const [error, setError] = useState<unknown>();
   const [range, setRange] = useState<ValueRange>();
   const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
@@ -102,6 +106,9 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
     };
   }, []);
 
+  useEffect(() => {
+    if (scan) setPosition(centreOf(scan));
+  }, [scan]);
   // Scan and labels are set apart, so that another label map leaves all else as it is.
   useEffect(() => {
     if (!scene || !scan) return;
@@ -174,15 +181,16 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
     if (ready) scene?.setPoints(points ?? []);
   }, [scene, ready, points]);
   useEffect(() => {
-    if (ready && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
-  }, [scene, ready, window]);
+    if (isLive && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
+  }, [scene, isLive, window]);
   useEffect(() => {
-    if (ready && target) scene?.goTo(target.position);
-  }, [scene, ready, target]);
+    if (isLive && target) scene?.goTo(target.position);
+  }, [scene, isLive, target]);
 
   return {
     scene,
     ready,
+    isLive,
     isStale: scanShown !== scan,
     firstWindow,
     error,
@@ -197,8 +205,9 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
   };
 }
 
-/** Keeps the view and the opacity of the labels, 0 to 1; the scene is undefined until its slices are drawn. */
-export function useLook(scene: Scene | undefined, view: View, opacity: number): void {
+/** Keeps the view, its large plane, and the opacity of the labels, 0 to 1. */
+export function useLook(scene: Scene | undefined, view: View, main: Plane, opacity: number): void {
   useEffect(() => scene?.setOpacity(opacity), [scene, opacity]);
   useEffect(() => scene?.setView(view), [scene, view]);
+  useEffect(() => scene?.setPlane(main), [scene, main]);
 }

@@ -11,6 +11,7 @@ import { HoverLine, Position } from './position.tsx';
 import { Resolution } from './resolution.tsx';
 import { Toolbar } from './toolbar.tsx';
 import { useControls } from './use-controls.ts';
+import { useHeldInput } from './use-held-input.ts';
 import { useLook, useScene } from './use-scene.ts';
 import { WindowField, WindowNumbers } from './window-controls.tsx';
 import type { ScanDisplay } from './windows.ts';
@@ -64,6 +65,7 @@ export function Viewer({
   const {
     scene,
     ready,
+    isLive,
     isStale,
     firstWindow,
     error,
@@ -76,10 +78,11 @@ export function Viewer({
     detail,
     drawFully,
   } = useScene(place, drawn);
+  useHeldInput(frame, scan !== undefined && !isLive && error === undefined, isLive);
   const controls = useControls({
     viewer,
     frame,
-    scene: ready ? scene : undefined,
+    scene: isLive ? scene : undefined,
     scan,
     labelMap,
     labels,
@@ -92,13 +95,12 @@ export function Viewer({
     caption,
     onFault: setError,
   });
-  const { view } = controls.kept;
+  const { view, main } = controls.kept;
   // Outlines take the place of the filled labels, which the 3-D view is made of.
   const isFilled = !controls.isOutlined || view === 'all' || view === '3d';
-  useLook(ready ? scene : undefined, view, isFilled ? opacity : 0);
+  useLook(scene, view, main, isFilled ? opacity : 0);
   const isFirst =
     scan !== undefined && firstWindow !== undefined && isStale && view !== '3d' && error === undefined;
-  const isShown = ready && scene !== undefined;
   const isSettled = ready || error !== undefined;
   const settled = useEffectEvent(() => onSettled?.());
   useEffect(() => {
@@ -125,11 +127,13 @@ export function Viewer({
         data-touched={controls.isTouched || controls.isFull}
       >
         <div ref={place} />
-        {isFirst && <FirstSlices scan={scan} window={firstWindow} view={view} main={controls.kept.main} />}
-        {isShown && controls.content && <Overlay scene={scene} content={controls.content} />}
-        {isShown && <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />}
+        {isFirst && <FirstSlices scan={scan} window={firstWindow} view={view} main={main} />}
+        {isLive && scene && controls.content && <Overlay scene={scene} content={controls.content} />}
+        {isLive && scene && (
+          <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />
+        )}
         {error !== undefined && <Problem fault={faultOf(error)} />}
-        {!ready && !isFirst && error === undefined && (
+        {!isLive && !isFirst && error === undefined && (
           <p className="canvas-note">{isEmpty && waiting ? waiting : 'Opening the viewer …'}</p>
         )}
       </div>
