@@ -76,6 +76,7 @@ vi.mock('@niivue/niivue', () => {
       this.drawScene();
     }
     updateInterpolation() {}
+    setCustomSliceShader() {}
     drawScene() {
       this.draws++;
     }
