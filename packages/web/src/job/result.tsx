@@ -14,7 +14,7 @@ import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from '
 import { compareFormats, formatName } from './download-formats.ts';
 import { Keeping } from './keep.tsx';
 import { LabelTable } from './label-table.tsx';
-import { openOutput } from './local.ts';
+import { computedVersion, openOutput } from './local.ts';
 import { isLocalJob } from './local-id.ts';
 import { LocalNote, LocalRecord } from './local-record.tsx';
 import { MeasurementTable } from './measurement-table.tsx';
@@ -67,6 +67,12 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
   const isDrawn = isThere || wasThere;
   const error = labelMap.error ?? mesh.error ?? points.error;
   const isLocal = isLocalJob(job.id);
+  const { data: version } = useQuery({
+    queryKey: ['version', job.id],
+    staleTime: Number.POSITIVE_INFINITY,
+    // Nothing is no answer of a query.
+    queryFn: async ({ signal }) => (await computedVersion(job.id, signal)) ?? '',
+  });
 
   return (
     <>
@@ -103,7 +109,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
               target={target}
               firstView={meshOutput && maps.length === 0 ? '3d' : undefined}
               waiting="Fetching the result …"
-              caption={service && `${service.name} ${service.version}`}
+              caption={service && [service.name, version].filter(Boolean).join(' ')}
               onSettled={() => setPictureDone(true)}
             />
             {isDrawn && !scan.volume && (
