@@ -29,7 +29,7 @@ export function ChosenView({ service, input, chosen, points, onChoose, onAdd, on
     <>
       {unfit.map((sentence) => (
         <div className="problem" role="alert" key={sentence}>
-          <h4>This volume is not accepted</h4>
+          <h3>This volume is not accepted</h3>
           <p>{sentence}</p>
         </div>
       ))}

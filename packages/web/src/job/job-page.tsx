@@ -5,7 +5,7 @@ import { Link, useLocation } from 'wouter';
 import { goneText } from '../access-texts.ts';
 import { computeAgain, useLocalJob } from '../compute/runs.ts';
 import type { SentSeries } from '../dicom/originals.ts';
-import { stemOf } from '../format.ts';
+import { sentence, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
 import { client, impatientClient, useService } from '../site.ts';
@@ -66,9 +66,13 @@ function JobView({ id, job, error, silent }: JobViewProps) {
       <section className="job-head">
         <h1>{fileName ? stemOf(fileName) : name}</h1>
         <p className="fine">
-          {name}
-          {job.attempt > 1 && ` · attempt ${job.attempt}`}
-          {isLocalJob(id) && ' · on this computer'}
+          {[
+            fileName && name,
+            job.attempt > 1 && `attempt ${job.attempt}`,
+            isLocalJob(id) && 'on this computer',
+          ]
+            .filter(Boolean)
+            .join(' · ')}
         </p>
       </section>
       {silent && !isSettled(job) && (
@@ -222,7 +226,7 @@ function JobFailed({ job, submission }: { job: JobIn<'failed' | 'canceled'>; sub
               ? `The job was cancelled. Your upload stays on the server for ${uploadLife}, so that you can try again without uploading again. “Delete it” deletes it immediately.`
               : 'The job was cancelled. Its data has been deleted from the server.',
         }
-      : { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code };
+      : { title: titleOf(job.error.code), message: sentence(job.error.detail), code: job.error.code };
   return (
     <Problem fault={fault}>
       {submission && <Retry submission={submission} isLocal={isLocal} />}
