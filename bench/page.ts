@@ -227,11 +227,12 @@ function watchViewers(mark: string): void {
       if (givenAt !== undefined || !viewer.matches('[data-stale=true]')) continue;
       const found = of;
       found.givenAt = performance.getEntriesByName(mark).at(-1)!.startTime;
-      // The frame with them has gone to the screen.
-      if (viewer.querySelector('.first-slices'))
-        requestAnimationFrame(() =>
-          setTimeout(() => (found.firstSliceMs ??= performance.now() - found.givenAt!)),
-        );
+      // The first task after the frame with them.
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = () => {
+        found.firstSliceMs ??= performance.now() - found.givenAt!;
+      };
+      if (viewer.querySelector('.first-slices')) requestAnimationFrame(() => port2.postMessage(undefined));
     }
   }).observe(document, {
     childList: true,

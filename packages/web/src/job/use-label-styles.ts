@@ -20,14 +20,24 @@ export function useLabelStyles(
   useEffect(() => {
     if (!map) return;
     let isGone = false;
-    void nextFrameSeen().then(() => {
-      if (isGone) return;
-      const others = labelsIn(map).filter((value) => !listed.some((label) => label.value === value));
-      setUnlisted((old) => (old.join() === others.join() ? old : others));
-    });
+    void nextFrameSeen()
+      .then(whenIdle)
+      .then(() => {
+        if (isGone) return;
+        const others = labelsIn(map).filter((value) => !listed.some((label) => label.value === value));
+        setUnlisted((old) => (old.join() === others.join() ? old : others));
+      });
     return () => {
       isGone = true;
     };
   }, [map, listed]);
   return useMemo(() => labelStyles(service, parameters, unlisted), [service, parameters, unlisted]);
 }
+
+/** While the scan is prepared in a worker, and in any case before its labels are drawn. */
+const whenIdle = (): Promise<unknown> =>
+  new Promise((resolve) =>
+    typeof requestIdleCallback === 'undefined'
+      ? resolve(undefined)
+      : requestIdleCallback(resolve, { timeout: 300 }),
+  );
