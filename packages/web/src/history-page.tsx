@@ -8,6 +8,7 @@ import { isLocalJob } from './job/local-id.ts';
 import { useMe } from './login.tsx';
 import { client } from './site.ts';
 import { type HistoryEntry, useHistory } from './store.ts';
+import { ColumnHeader, RowHeader, Table, TableBody, TableCell, TableHead, TableRow } from './table.tsx';
 import { Time } from './time.tsx';
 import { Empty, Tag, useTitle } from './ui.tsx';
 import { follow, uploadAddress } from './upload.ts';
@@ -72,25 +73,25 @@ export default function HistoryPage() {
       ) : (
         <>
           <div className="table-frame">
-            <table className="jobs">
-              <thead>
-                <tr>
-                  <th scope="col">Scan</th>
-                  <th scope="col">Service</th>
-                  <th scope="col">Sent</th>
-                  <th scope="col">State</th>
-                  <th scope="col">
+            <Table className="jobs">
+              <TableHead>
+                <TableRow>
+                  <ColumnHeader>Scan</ColumnHeader>
+                  <ColumnHeader>Service</ColumnHeader>
+                  <ColumnHeader>Sent</ColumnHeader>
+                  <ColumnHeader>State</ColumnHeader>
+                  <ColumnHeader>
                     <span className="visually-hidden">Delete</span>
-                  </th>
-                </tr>
-              </thead>
-              <tbody>
+                  </ColumnHeader>
+                </TableRow>
+              </TableHead>
+              <TableBody>
                 {entries.map((entry, i) => {
                   const end = isExpired(entry, Date.now()) ? 'expired' : 'gone';
                   const state = stateNames[isGone(i) ? end : entry.state];
                   return (
-                    <tr key={entry.key}>
-                      <th scope="row">
+                    <TableRow key={entry.key}>
+                      <RowHeader>
                         <Link
                           href={
                             entry.jobId
@@ -100,12 +101,12 @@ export default function HistoryPage() {
                         >
                           {entry.fileName}
                         </Link>
-                      </th>
-                      <td>{entry.serviceName}</td>
-                      <td>
+                      </RowHeader>
+                      <TableCell>{entry.serviceName}</TableCell>
+                      <TableCell>
                         <Time at={entry.createdTime} />
-                      </td>
-                      <td>
+                      </TableCell>
+                      <TableCell>
                         <Tag tone={state.tone}>{state.name}</Tag>
                         {entry.jobId && isLocalJob(entry.jobId) && (
                           <span className="fine"> on this computer{entry.expiresTime && ','}</span>
@@ -116,8 +117,8 @@ export default function HistoryPage() {
                             deleted <Time at={entry.expiresTime} />
                           </span>
                         )}
-                      </td>
-                      <td>
+                      </TableCell>
+                      <TableCell>
                         <button
                           type="button"
                           className="quiet small"
@@ -126,12 +127,12 @@ export default function HistoryPage() {
                         >
                           Delete
                         </button>
-                      </td>
-                    </tr>
+                      </TableCell>
+                    </TableRow>
                   );
                 })}
-              </tbody>
-            </table>
+              </TableBody>
+            </Table>
           </div>
           <p className="actions">
             <button type="button" className="quiet" onClick={() => deleteJobs(entries.map(({ key }) => key))}>

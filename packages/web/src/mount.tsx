@@ -1,6 +1,11 @@
 import './styles/base.css';
 import './styles/widgets.css';
-import './styles/pages.css';
+import './styles/directory.css';
+import './styles/service.css';
+import './styles/result.css';
+import './styles/picture.css';
+import './styles/narrow.css';
+import './styles/login.css';
 import { QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { TomaatError } from '@tomaat/core';
 import type { ReactNode } from 'react';

@@ -70,7 +70,7 @@ export function Problem({ fault, children }: { fault: Fault; children?: ReactNod
   if (fault.code === 'UNAUTHORIZED' && logins > loginsBefore) {
     return (
       <div className="problem" role="status">
-        <h3>You are logged in again</h3>
+        <h2>You are logged in again</h2>
         <p>Your last action was stopped because your session had ended. Repeat it.</p>
         {children && <div className="actions">{children}</div>}
       </div>
@@ -78,7 +78,7 @@ export function Problem({ fault, children }: { fault: Fault; children?: ReactNod
   }
   return (
     <div className="problem" role="alert">
-      <h3>{fault.title}</h3>
+      <h2>{fault.title}</h2>
       <p>{fault.message}</p>
       {(fault.code || fault.requestId) && (
         <p className="fine">

@@ -23,6 +23,8 @@ export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags, I
   retryMinutes?: number;
   /** Gets the first file instead of stdout. */
   onFile?(file: string): void;
+  /** What the list of jobs calls the input in place of its path. */
+  noteAs?: string;
   quiet?: boolean;
   json?: boolean;
 }

@@ -46,6 +46,7 @@ export async function predictPiped(
       volume,
       out: `${join(folder, 'out')}/`,
       onFile: (file) => files.push(file),
+      noteAs: 'stdin',
     });
     if (code !== 0) return code;
     await pipeline(createReadStream(files[0]), process.stdout, { end: false });

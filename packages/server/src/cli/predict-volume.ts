@@ -110,7 +110,13 @@ export async function predictVolume(
   });
   onJob(job);
   await noteOwnJob(
-    { job: job.id, server: client.baseUrl, service: service.id, input: path, time: new Date().toISOString() },
+    {
+      job: job.id,
+      server: client.baseUrl,
+      service: service.id,
+      input: flags.noteAs ?? path,
+      time: new Date().toISOString(),
+    },
     await dataFolderOf(flags),
   );
   const sentTime = performance.now();

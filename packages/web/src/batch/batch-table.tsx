@@ -2,6 +2,7 @@ import { type Outlier, orderByOutlier, outlierThreshold } from '@tomaat/core';
 import { memo, useEffect, useMemo, useRef, useState } from 'react';
 import { Link } from 'wouter';
 import type { Picture } from '../dicom/messages.ts';
+import { ColumnHeader, RowHeader, Table, TableBody, TableCell, TableHead, TableRow } from '../table.tsx';
 import { Tag } from '../ui.tsx';
 import type { BatchQueue, BatchState } from './queue.ts';
 import { type BatchRow, describeOutlier, isOver, outliersOf, type RowState } from './rows.ts';
@@ -41,20 +42,20 @@ export function BatchTable({ queue, state: { rows, pictures } }: { queue: BatchQ
       </label>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls is reached by keyboard */}
       <section className="batch-scroll" tabIndex={0} aria-label="Table of scans">
-        <table className="batch-table">
-          <thead>
-            <tr>
-              <th scope="col">Result</th>
-              <th scope="col">Scan</th>
-              <th scope="col">State</th>
+        <Table className="batch-table">
+          <TableHead>
+            <TableRow>
+              <ColumnHeader>Result</ColumnHeader>
+              <ColumnHeader>Scan</ColumnHeader>
+              <ColumnHeader>State</ColumnHeader>
               {columns.map(({ value, name }) => (
-                <th scope="col" className="number" key={value}>
+                <ColumnHeader className="number" key={value}>
                   {name} (ml)
-                </th>
+                </ColumnHeader>
               ))}
-            </tr>
-          </thead>
-          <tbody>
+            </TableRow>
+          </TableHead>
+          <TableBody>
             {shown.map((row) => (
               <RowView
                 key={row.id}
@@ -66,8 +67,8 @@ export function BatchTable({ queue, state: { rows, pictures } }: { queue: BatchQ
                 columns={columns}
               />
             ))}
-          </tbody>
-        </table>
+          </TableBody>
+        </Table>
       </section>
       <p className="fine">
         Unusual: a volume whose modified z-score (from the median and the median absolute deviation of the
@@ -117,31 +118,31 @@ const RowView = memo(function RowView({ queue, row, outlier, odd, picture, colum
   const strange = new Set(odd.split(' '));
   const moves = (state === 'sending' || state === 'computing') && fraction !== undefined;
   return (
-    <tr data-state={state} data-outlier={outlier !== ''}>
-      <td>
+    <TableRow data-state={state} data-outlier={outlier !== ''}>
+      <TableCell>
         <Thumbnail picture={picture} wanted={state === 'done'} onWanted={() => void queue.draw(id)} />
-      </td>
-      <th scope="row">
+      </TableCell>
+      <RowHeader>
         {jobId ? <Link href={`/jobs/${encodeURIComponent(jobId)}`}>{name}</Link> : name}
         {outlier !== '' && <span className="outlier">{outlier}</span>}
         {reason !== undefined && state !== 'done' && <span className="fine">{reason}</span>}
-      </th>
-      <td>
+      </RowHeader>
+      <TableCell>
         <Tag tone={tone}>
           {stateNames[state]}
           {moves && ` ${Math.round(100 * fraction)} %`}
         </Tag>
-      </td>
+      </TableCell>
       {columns.map(({ value, name: label }) => (
-        <td
+        <TableCell
           key={value}
           className={strange.has(String(value)) ? 'number odd' : 'number'}
           data-title={`${label} (ml)`}
         >
           {state === 'done' ? shownVolume(row, value) : ''}
-        </td>
+        </TableCell>
       ))}
-    </tr>
+    </TableRow>
   );
 });
 

@@ -1,4 +1,5 @@
 import { type ComparedLabel, formatMl, type LabelComparison } from '@tomaat/core';
+import { ColumnHeader, RowHeader, Table, TableBody, TableCell, TableHead, TableRow } from '../table.tsx';
 import { CopyButton } from '../ui.tsx';
 
 /** Dice, distances and volumes of each label; the same numbers as `tomaat compare`. */
@@ -15,29 +16,29 @@ export function ComparisonTable({
     <section className="panel" aria-labelledby="comparison-title">
       <h2 id="comparison-title">Labels</h2>
       <div className="table-frame stacks">
-        <table className="comparison">
-          <thead>
-            <tr>
+        <Table className="comparison">
+          <TableHead>
+            <TableRow>
               {columns.map(({ name, title, isText }) => (
-                <th key={name} scope="col" className={isText ? undefined : 'number'} title={title}>
+                <ColumnHeader key={name} className={isText ? undefined : 'number'} title={title}>
                   {name}
-                </th>
+                </ColumnHeader>
               ))}
-            </tr>
-          </thead>
-          <tbody>
+            </TableRow>
+          </TableHead>
+          <TableBody>
             {comparison.labels.map((label) => (
-              <tr key={label.value}>
-                <th scope="row">{label.name}</th>
+              <TableRow key={label.value}>
+                <RowHeader>{label.name}</RowHeader>
                 {columns.slice(1).map(({ name, show }) => (
-                  <td key={name} className="number" data-title={name}>
+                  <TableCell key={name} className="number" data-title={name}>
                     {show(label)}
-                  </td>
+                  </TableCell>
                 ))}
-              </tr>
+              </TableRow>
             ))}
-          </tbody>
-        </table>
+          </TableBody>
+        </Table>
       </div>
       <p className="fine">
         Distances are between surface voxels of {found} and {expected}, both ways. A dash: only one of them

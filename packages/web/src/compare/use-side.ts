@@ -3,7 +3,7 @@ import type { JobIn, Service } from '@tomaat/client';
 import { labelVoxels, readVolume, TomaatError, type Volume, webPlatform } from '@tomaat/core';
 import { sourceOf } from '../blob-source.ts';
 import { formatTime, stemOf } from '../format.ts';
-import { findJob, openOutput } from '../job/local.ts';
+import { computedVersion, findJob, openOutput } from '../job/local.ts';
 import { client } from '../site.ts';
 import { entryOf, findSubmission, type Submission } from '../store.ts';
 import { labelStyles, labelsIn } from '../viewer/labels.ts';
@@ -50,14 +50,15 @@ async function readJob(key: string, id: string, signal: AbortSignal): Promise<Si
   if (job.state !== 'succeeded')
     throw new TomaatError('BAD_INPUT', `This job has no result: it is ${job.state}. Choose another one.`);
   const output = labelMapOf(job);
-  const [file, service, submission] = await Promise.all([
+  const [file, service, submission, version] = await Promise.all([
     openOutput(id, output, { format: 'nii', signal }),
     client.service(job.service, { signal }).catch(() => undefined),
     submissionOf(id),
+    computedVersion(id, signal),
   ]);
   const labelMap = await readMap([{ name: 'labels.nii', blob: await file.blob() }]);
   const fileName = submission?.fileName ?? entryOf(id)?.fileName;
-  const name = service?.name ?? job.service;
+  const name = [service?.name ?? job.service, version].filter(Boolean).join(' ');
   return {
     key,
     title: fileName ? `${stemOf(fileName)}, ${name}` : name,

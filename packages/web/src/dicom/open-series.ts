@@ -46,8 +46,11 @@ export async function openSeries(session: DicomSession, card: SeriesCard | undef
   };
 }
 
-/** The base name of results: the folder or file, and the series if there are several. */
+/** The base name of results: the folder or file, and the series if there are several. Several files have no name in common. */
 function nameOf({ name, series }: DicomSession, { number, description }: SeriesCard): string {
-  if (series.filter(({ refusal }) => refusal === undefined).length < 2) return name;
-  return `${name}_${number === undefined ? (description ?? 'series') : `series${number}`}`;
+  // A slash would end a folder.
+  const described = description?.replaceAll(/[\\/]/g, '-');
+  const ofSeries = number === undefined ? (described ?? 'series') : `series${number}`;
+  if (name === undefined) return described ?? ofSeries;
+  return series.filter(({ refusal }) => refusal === undefined).length < 2 ? name : `${name}_${ofSeries}`;
 }

@@ -5,8 +5,8 @@ export type { CallOptions };
 
 /** DICOM files that the user selected, held by a dedicated worker until they are closed. */
 export interface DicomSession extends SeriesCards, Calls<Operations> {
-  /** The user's name for the files: the folder, the archive, the file. */
-  readonly name: string;
+  /** The user's name for the files: the folder, the archive, the file; undefined for several files. */
+  readonly name?: string;
 }
 
 /**
@@ -15,7 +15,7 @@ export interface DicomSession extends SeriesCards, Calls<Operations> {
  * @throws TomaatError of the worker, or the signal's reason
  */
 export async function openDicomSession(
-  name: string,
+  name: string | undefined,
   files: readonly NamedFile[],
   options: CallOptions = {},
 ): Promise<DicomSession> {

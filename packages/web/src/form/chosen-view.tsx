@@ -3,32 +3,12 @@ import type { Vec3 } from '@tomaat/core';
 import { lazy, Suspense } from 'react';
 import { RemovalView } from '../dicom/removal-view.tsx';
 import { faultOf, Loading, Problem } from '../ui.tsx';
+import { importViewer } from '../viewer/ahead.ts';
 import type { ScanDisplay } from '../viewer/windows.ts';
 import type { ChosenVolume, InputOf } from './inputs.ts';
 import { headerFacts, refusals, type Scan } from './scan.ts';
 
-const importViewer = () => import('../viewer/viewer.tsx');
 const Viewer = lazy(() => importViewer().then(({ Viewer }) => ({ default: Viewer })));
-
-/** How long a page is looked at before it is expected that a scan will be chosen, ms. */
-const aheadMs = 1000;
-
-/** Loads the viewer, then starts WebGL, while the page has nothing else to do: both are there when a scan is chosen. */
-export function openViewerWhenIdle(): () => void {
-  if (typeof requestIdleCallback === 'undefined') return () => undefined;
-  let waiting: ReturnType<typeof setTimeout> | undefined;
-  let isGone = false;
-  const openSoon = ({ openAhead }: Awaited<ReturnType<typeof importViewer>>) => {
-    if (!isGone) waiting = setTimeout(() => requestIdleCallback(() => isGone || openAhead()), aheadMs);
-  };
-  // If it cannot be loaded now, it is loaded with the scan, which then says why not.
-  const idle = requestIdleCallback(() => void importViewer().then(openSoon, () => undefined));
-  return () => {
-    isGone = true;
-    cancelIdleCallback(idle);
-    clearTimeout(waiting);
-  };
-}
 
 export interface ChosenViewProps {
   service: Service;
@@ -49,7 +29,7 @@ export function ChosenView({ service, input, chosen, points, onChoose, onAdd, on
     <>
       {unfit.map((sentence) => (
         <div className="problem" role="alert" key={sentence}>
-          <h4>This volume is not accepted</h4>
+          <h3>This volume is not accepted</h3>
           <p>{sentence}</p>
         </div>
       ))}

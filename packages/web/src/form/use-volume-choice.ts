@@ -97,7 +97,8 @@ export function useVolumeChoice({ input, chosen, onChoose, onPending }: VolumeCh
   }
 
   async function openDicom({ files, folder }: Picked, signal: AbortSignal) {
-    const name = folder ?? files[0].file.name.replace(/\.(zip|dcm|dicom|ima)$/i, '');
+    const ofFile = files.length === 1 ? files[0].file.name.replace(/\.(zip|dcm|dicom|ima)$/i, '') : undefined;
+    const name = folder ?? ofFile;
     setBusy({ what: 'Reading the files', done: 0, total: files.length });
     const opened = await openDicomSession(name, files, {
       signal,

@@ -6,7 +6,8 @@ import { FileDrop } from '../file-drop.tsx';
 import { formatBytes } from '../format.ts';
 import { PartBar } from '../part-bar.tsx';
 import { faultOf, Loading, Problem } from '../ui.tsx';
-import { ChosenView, openViewerWhenIdle } from './chosen-view.tsx';
+import { useViewerAhead } from '../viewer/ahead.ts';
+import { ChosenView } from './chosen-view.tsx';
 import { takeHandedOver } from './handed-over.ts';
 import type { ChosenVolume, InputOf, PendingVolume } from './inputs.ts';
 import { type Scan, volumePicker } from './scan.ts';
@@ -42,7 +43,7 @@ export function VolumeField({
     const picked = isFirst ? takeHandedOver() : undefined;
     if (picked) void choice.takeFiles(async () => picked);
   }, []);
-  useEffect(openViewerWhenIdle, []);
+  useViewerAhead(true, 1000);
   const scan = chosen?.scan;
   const title = input.label ?? input.name;
   const id = `volume-${input.name}`;

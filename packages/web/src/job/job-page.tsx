@@ -5,13 +5,14 @@ import { Link, useLocation } from 'wouter';
 import { goneText } from '../access-texts.ts';
 import { computeAgain, useLocalJob } from '../compute/runs.ts';
 import type { SentSeries } from '../dicom/originals.ts';
-import { stemOf } from '../format.ts';
+import { sentence, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
 import { client, impatientClient, useService } from '../site.ts';
 import { entryOf, findSubmission, forget, type Submission, useIsDeleted } from '../store.ts';
 import { Empty, type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
 import { follow, tryAgain, uploadLife } from '../upload.ts';
+import { useViewerAhead } from '../viewer/ahead.ts';
 import { isLocalJob } from './local-id.ts';
 import { Progress } from './progress.tsx';
 import { Discard, UploadView } from './upload-view.tsx';
@@ -44,6 +45,7 @@ function JobView({ id, job, error, silent }: JobViewProps) {
   const sent = seriesOfResult(service.data, submission, entryOf(id)?.series);
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
   const isDeleted = useIsDeleted(id);
+  useViewerAhead(job !== undefined && !isSettled(job), 0);
 
   if (isDeleted)
     return (
@@ -64,9 +66,13 @@ function JobView({ id, job, error, silent }: JobViewProps) {
       <section className="job-head">
         <h1>{fileName ? stemOf(fileName) : name}</h1>
         <p className="fine">
-          {name}
-          {job.attempt > 1 && ` · attempt ${job.attempt}`}
-          {isLocalJob(id) && ' · on this computer'}
+          {[
+            fileName && name,
+            job.attempt > 1 && `attempt ${job.attempt}`,
+            isLocalJob(id) && 'on this computer',
+          ]
+            .filter(Boolean)
+            .join(' · ')}
         </p>
       </section>
       {silent && !isSettled(job) && (
@@ -220,7 +226,7 @@ function JobFailed({ job, submission }: { job: JobIn<'failed' | 'canceled'>; sub
               ? `The job was cancelled. Your upload stays on the server for ${uploadLife}, so that you can try again without uploading again. “Delete it” deletes it immediately.`
               : 'The job was cancelled. Its data has been deleted from the server.',
         }
-      : { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code };
+      : { title: titleOf(job.error.code), message: sentence(job.error.detail), code: job.error.code };
   return (
     <Problem fault={fault}>
       {submission && <Retry submission={submission} isLocal={isLocal} />}

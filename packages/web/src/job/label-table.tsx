@@ -1,6 +1,7 @@
 import { formatMl, type LabelMeasurement, type Vec3 } from '@tomaat/core';
 import { useState } from 'react';
 import { Switch } from 'react-aria-components';
+import { ColumnHeader, RowHeader, Table, TableBody, TableCell, TableHead, TableRow } from '../table.tsx';
 import type { LabelStyle } from '../viewer/labels.ts';
 
 /** With fewer labels, all are seen at a glance. */
@@ -62,20 +63,18 @@ export function LabelTable({
         </label>
       )}
       <div className="table-frame label-frame">
-        <table className="labels">
-          <thead>
-            <tr>
-              <th scope="col">Shown</th>
-              <th scope="col">Name</th>
-              <th scope="col" className="number">
-                Volume, ml
-              </th>
-              <th scope="col">
+        <Table className="labels">
+          <TableHead>
+            <TableRow>
+              <ColumnHeader>Shown</ColumnHeader>
+              <ColumnHeader>Name</ColumnHeader>
+              <ColumnHeader className="number">Volume, ml</ColumnHeader>
+              <ColumnHeader>
                 <span className="visually-hidden">Show only this label</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
+              </ColumnHeader>
+            </TableRow>
+          </TableHead>
+          <TableBody>
             {found.map((row) => (
               <LabelRow
                 key={row.value}
@@ -86,8 +85,8 @@ export function LabelTable({
                 onGo={onGo}
               />
             ))}
-          </tbody>
-        </table>
+          </TableBody>
+        </Table>
       </div>
       <p className="fine" role="status">
         {words.length > 0 && `${found.length} of ${measured.length} labels`}
@@ -110,8 +109,8 @@ function LabelRow({
   onGo(position: Vec3): void;
 }) {
   return (
-    <tr className={voxels === 0 ? 'absent' : ''}>
-      <td>
+    <TableRow className={voxels === 0 ? 'absent' : ''}>
+      <TableCell>
         <Switch
           className="switch"
           aria-label={`Show ${name}`}
@@ -122,8 +121,8 @@ function LabelRow({
           <span className="swatch" style={{ backgroundColor: style?.color }} aria-hidden="true" />
           <span className="track" aria-hidden="true" />
         </Switch>
-      </td>
-      <th scope="row">
+      </TableCell>
+      <RowHeader>
         {centroidMm ? (
           <button
             type="button"
@@ -137,15 +136,15 @@ function LabelRow({
         ) : (
           name
         )}
-      </th>
-      <td className="number">{voxels === 0 ? 'not found' : formatMl(volumeMl)}</td>
-      <td>
+      </RowHeader>
+      <TableCell className="number">{voxels === 0 ? 'not found' : formatMl(volumeMl)}</TableCell>
+      <TableCell>
         {voxels > 0 && onOnly && (
           <button type="button" className="quiet small" aria-label={`Show only ${name}`} onClick={onOnly}>
             Only
           </button>
         )}
-      </td>
-    </tr>
+      </TableCell>
+    </TableRow>
   );
 }

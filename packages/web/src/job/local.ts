@@ -1,4 +1,4 @@
-import type { Job, JobIn } from '@tomaat/client';
+import { type Job, type JobIn, verifyReceipt } from '@tomaat/client';
 import { type OutputFormat, TomaatError } from '@tomaat/core';
 import { client } from '../site.ts';
 import { entryOf, findLocalResult, type LocalResult } from '../store.ts';
@@ -54,5 +54,19 @@ export async function openOutput(
     return { fileName, blob: async () => converted };
   } finally {
     computer.close();
+  }
+}
+
+/** The version of the service that computed a result, which may have another one by now; undefined if nothing says it. */
+export async function computedVersion(jobId: string, signal?: AbortSignal): Promise<string | undefined> {
+  try {
+    if (isLocalJob(jobId)) {
+      const { record } = await requireLocalResult(jobId);
+      return (record as { service?: { version?: string } } | undefined)?.service?.version;
+    }
+    return (await verifyReceipt(await client.receipt(jobId, { signal }))).receipt.service.version;
+  } catch {
+    // The result is shown without it.
+    return undefined;
   }
 }

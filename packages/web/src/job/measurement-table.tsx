@@ -4,14 +4,14 @@ import {
   measurementsToCsv,
   measurementsToTsv,
   type Vec3,
-  type Volume,
-  withMeanIntensity,
 } from '@tomaat/core';
 import { useMemo, useState } from 'react';
 import { formatMm } from '../format.ts';
 import { save } from '../save.ts';
-import { CopyButton, faultOf } from '../ui.tsx';
+import { ColumnHeader, RowHeader, Table, TableBody, TableCell, TableHead, TableRow } from '../table.tsx';
+import { CopyButton } from '../ui.tsx';
 import { compareRows, type MeasurementColumn, measurementColumns } from './measurement-columns.ts';
+import type { Measurements } from './use-measurements.ts';
 
 interface Order {
   readonly column: MeasurementColumn;
@@ -20,23 +20,18 @@ interface Order {
 
 /** Everything that is measured, sorted as wanted, to be copied or saved with all digits. */
 export function MeasurementTable({
-  measured,
-  labelMap,
-  scan,
+  measured: { rows, fault },
   unit,
   fileStem,
   onGo,
 }: {
-  measured: readonly LabelMeasurement[];
-  labelMap: Volume;
-  scan?: Volume;
+  measured: Measurements;
   /** Of the scan's values, if its files state it. */
   unit?: string;
   fileStem: string;
   onGo(position: Vec3): void;
 }) {
   const [order, setOrder] = useState<Order>();
-  const { rows, fault } = useMemo(() => withMeans(measured, labelMap, scan), [measured, labelMap, scan]);
   const sorted = useMemo(
     () => (order ? [...rows].sort(compareRows(order.column, order.isDescending)) : rows),
     [rows, order],
@@ -72,13 +67,12 @@ export function MeasurementTable({
       </div>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard */}
       <section className="table-frame stacks" aria-label="Table of measurements" tabIndex={0}>
-        <table>
-          <thead>
-            <tr>
+        <Table>
+          <TableHead>
+            <TableRow>
               {columns.map((column) => (
-                <th
+                <ColumnHeader
                   key={column.name}
-                  scope="col"
                   className={column.name === 'label' ? undefined : 'number'}
                   aria-sort={
                     order?.column !== column ? undefined : order.isDescending ? 'descending' : 'ascending'
@@ -87,20 +81,20 @@ export function MeasurementTable({
                   <button type="button" className="sort" onClick={() => sortBy(column)}>
                     {titleOf(column)}
                   </button>
-                </th>
+                </ColumnHeader>
               ))}
-            </tr>
-          </thead>
-          <tbody>
+            </TableRow>
+          </TableHead>
+          <TableBody>
             {sorted.map((row) => (
-              <tr key={row.value} className={row.voxels === 0 ? 'absent' : ''}>
+              <TableRow key={row.value} className={row.voxels === 0 ? 'absent' : ''}>
                 {columns.map((column) => (
                   <Cell key={column.name} row={row} column={column} title={titleOf(column)} onGo={onGo} />
                 ))}
-              </tr>
+              </TableRow>
             ))}
-          </tbody>
-        </table>
+          </TableBody>
+        </Table>
       </section>
       <p className="fine">
         The table shows rounded numbers; copy and file have every digit. The box is the smallest one along the
@@ -124,7 +118,7 @@ function Cell({
   const { centroidMm } = row;
   if (column.name === 'label') {
     return (
-      <th scope="row">
+      <RowHeader>
         {centroidMm ? (
           <button type="button" className="as-link" title="Go to its centre" onClick={() => onGo(centroidMm)}>
             {row.name}
@@ -132,27 +126,18 @@ function Cell({
         ) : (
           row.name
         )}
-      </th>
+      </RowHeader>
     );
   }
   const value = column.read(row);
   return (
-    <td className="number" data-title={title}>
+    <TableCell className="number" data-title={title}>
       {typeof value === 'number' ? formatCell(value, column) : '–'}
-    </td>
+    </TableCell>
   );
 }
 
 function formatCell(value: number, { name, isWhole }: MeasurementColumn): string {
   if (name === 'ml') return formatMl(value);
   return isWhole ? String(value) : formatMm(value);
-}
-
-function withMeans(measured: readonly LabelMeasurement[], labelMap: Volume, scan: Volume | undefined) {
-  if (!scan) return { rows: measured };
-  try {
-    return { rows: withMeanIntensity(measured, labelMap, scan) };
-  } catch (error) {
-    return { rows: measured, fault: faultOf(error).message };
-  }
 }

@@ -1,14 +1,6 @@
 import { useQuery } from '@tanstack/react-query';
 import type { JobIn, JobOutput, Service } from '@tomaat/client';
-import {
-  isSeriesFormat,
-  type Mesh,
-  measureLabels,
-  parsePoints,
-  readMesh,
-  type Vec3,
-  type Volume,
-} from '@tomaat/core';
+import { isSeriesFormat, type Mesh, parsePoints, readMesh, type Vec3, type Volume } from '@tomaat/core';
 import { useMemo, useState } from 'react';
 import { basePath } from '../base.ts';
 import type { SentSeries } from '../dicom/originals.ts';
@@ -17,19 +9,20 @@ import { formatBytes, formatMm, formatSeconds, stemOf } from '../format.ts';
 import { save } from '../save.ts';
 import type { Submission } from '../store.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
-import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
 import { compareFormats, formatName } from './download-formats.ts';
 import { Keeping } from './keep.tsx';
 import { LabelTable } from './label-table.tsx';
-import { openOutput } from './local.ts';
+import { computedVersion, openOutput } from './local.ts';
 import { isLocalJob } from './local-id.ts';
 import { LocalNote, LocalRecord } from './local-record.tsx';
 import { MeasurementTable } from './measurement-table.tsx';
 import { OpenIn } from './open-in.tsx';
 import { Share } from './share.tsx';
 import { useSubmittedScan } from './submitted-scan.ts';
+import { useLabelStyles } from './use-label-styles.ts';
+import { useMeasurements } from './use-measurements.ts';
 
 type SucceededJob = JobIn<'succeeded'>;
 
@@ -56,20 +49,14 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
     async (blob) => parsePoints(await blob.text()),
   );
   const scan = useSubmittedScan(submission, service);
-  const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
+  const styles = useLabelStyles(labelMap.data, service, job.parameters);
   const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
   const labels = useMemo(
-    () =>
-      labelStyles(service, job.parameters, present).map((style) => ({
-        ...style,
-        visible: !hidden.has(style.value),
-      })),
-    [service, job.parameters, present, hidden],
+    () => styles.map((style) => ({ ...style, visible: !hidden.has(style.value) })),
+    [styles, hidden],
   );
-  const measured = useMemo(
-    () => (labelMap.data ? measureLabels(labelMap.data, labels) : undefined),
-    [labelMap.data, labels],
-  );
+  const [isPictureDone, setPictureDone] = useState(false);
+  const measured = useMeasurements(isPictureDone ? labelMap.data : undefined, scan.volume, styles);
   const [target, setTarget] = useState<{ position: Vec3 }>();
   const hasPicture =
     maps.length > 0 || (meshOutput !== undefined && !mesh.isError) || scan.volume !== undefined;
@@ -80,6 +67,12 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
   const isDrawn = isThere || wasThere;
   const error = labelMap.error ?? mesh.error ?? points.error;
   const isLocal = isLocalJob(job.id);
+  const { data: version } = useQuery({
+    queryKey: ['version', job.id],
+    staleTime: Number.POSITIVE_INFINITY,
+    // Nothing is no answer of a query.
+    queryFn: async ({ signal }) => (await computedVersion(job.id, signal)) ?? '',
+  });
 
   return (
     <>
@@ -116,7 +109,8 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
               target={target}
               firstView={meshOutput && maps.length === 0 ? '3d' : undefined}
               waiting="Fetching the result …"
-              caption={service && `${service.name} ${service.version}`}
+              caption={service && [service.name, version].filter(Boolean).join(' ')}
+              onSettled={() => setPictureDone(true)}
             />
             {isDrawn && !scan.volume && (
               <p className="fine viewer-note">
@@ -128,7 +122,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
         <div className="result-side">
           {measured && (
             <LabelTable
-              measured={measured}
+              measured={measured.rows}
               labels={labels}
               onShow={(visible) =>
                 setHidden(new Set(labels.map(({ value }) => value).filter((value) => !visible.has(value))))
@@ -147,11 +141,9 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
         </div>
       </div>
       <div className="result-below">
-        {labelMap.data && measured && (
+        {measured && (
           <MeasurementTable
             measured={measured}
-            labelMap={labelMap.data}
-            scan={scan.volume}
             unit={scan.display?.units}
             fileStem={`${fileName ? stemOf(fileName) : job.service}_${mapName}`}
             onGo={(position) => setTarget({ position })}

@@ -11,6 +11,7 @@ import { PartBar } from '../part-bar.tsx';
 import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { resume, send, stop, type UploadState, uploadLife, useUpload } from '../upload.ts';
+import { useViewerAhead } from '../viewer/ahead.ts';
 
 /** An upload in progress; once the server has it, the job's own page follows. */
 export function UploadView({ uploadKey }: { uploadKey: string }) {
@@ -24,6 +25,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
     if (entry) void findSubmission(uploadKey).then(setSubmission);
     void resume(uploadKey);
   }, [uploadKey, navigate]);
+  useViewerAhead(state !== undefined, 0);
   const login = loginPhrase(useMe().data);
   const logins = useLogins();
   // What stopped because a login was missing continues after the login.

@@ -25,6 +25,7 @@ function PlaneOverlay({ shape, clip }: { shape: PlaneShapes; clip: string }) {
         <rect x={left} y={top} width={width} height={height} />
       </clipPath>
       <g clipPath={`url(#${clip})`}>
+        <path className="outline-casing" d={outlines.map(({ path }) => path).join('')} />
         {outlines.map(({ path, color }) => (
           <path key={color + path.slice(0, 40)} className="outline" d={path} stroke={color} />
         ))}

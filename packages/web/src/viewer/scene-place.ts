@@ -1,5 +1,6 @@
 import type { Vec3 } from '@tomaat/core';
 import type { Scene } from './scene.ts';
+import { canvasName } from './scene-look.ts';
 
 /* Where scenes are opened: in the viewer, or ahead of it. A scene moves with the element that holds its canvas. */
 
@@ -76,10 +77,7 @@ async function open(place: HTMLElement): Promise<Opened> {
   const holder = document.createElement('div');
   holder.className = 'canvas-holder';
   const canvas = document.createElement('canvas');
-  canvas.setAttribute(
-    'aria-label',
-    'Slices through the volume; the position of the crosshair is given below. Press the question mark for the keys',
-  );
+  canvas.setAttribute('aria-label', canvasName);
   holder.append(canvas);
   place.append(holder);
   try {

@@ -54,15 +54,45 @@ export function rebuildOnlyChanged(niivue: Niivue) {
 
 /**
  * In slices a label is drawn in its own colour up to the edges of its voxels. Interpolated as the scan is, a label of one
- * voxel would fade, and between two labels there would be the colour of neither.
+ * voxel would fade, and between two labels there would be the colour of neither. Around labels the scan is darker, by a
+ * line of a pixel: a pale one is seen on white bone, too.
  */
 export function drawLabelsDiscrete(niivue: Niivue): void {
+  niivue.setCustomSliceShader(sliceShader(Math.max(1, Math.round(globalThis.devicePixelRatio ?? 1))));
   const interpolate = niivue.updateInterpolation.bind(niivue);
   niivue.updateInterpolation = (layer, isForceLinear) => {
     niivue.opts.isNearestInterpolation = layer > 0;
     interpolate(layer, isForceLinear);
   };
 }
+
+/** A scan and labels of one colour each, as NiiVue draws them, and the line around labels: so many pixels thick. */
+const sliceShader = (linePx: number) => `#version 300 es
+precision highp int;
+precision highp float;
+uniform highp sampler3D volume;
+uniform highp sampler3D overlay;
+uniform float overlays;
+uniform float opacity;
+uniform float overlayAlphaShader;
+in vec3 texPos;
+out vec4 color;
+void main() {
+  vec3 across = dFdx(texPos) * ${linePx}.0;
+  vec3 down = dFdy(texPos) * ${linePx}.0;
+  color = vec4(texture(volume, texPos).rgb, opacity);
+  if (overlays <= 0.0) return;
+  vec4 label = texture(overlay, texPos);
+  if (label.a > 0.0) {
+    color.rgb = mix(color.rgb, label.rgb, label.a * overlayAlphaShader);
+    return;
+  }
+  float beside = max(
+    max(texture(overlay, texPos + across).a, texture(overlay, texPos - across).a),
+    max(texture(overlay, texPos + down).a, texture(overlay, texPos - down).a)
+  );
+  color.rgb *= 1.0 - 0.75 * beside * min(1.0, 2.0 * overlayAlphaShader);
+}`;
 
 /** Sets the opacity of labels in the 3-D view. */
 function useOverlayBlend({ renderShader, gl, opts }: Niivue): void {
@@ -71,8 +101,8 @@ function useOverlayBlend({ renderShader, gl, opts }: Niivue): void {
   gl.uniform1f(renderShader.uniforms.renderOverlayBlend, opts.renderOverlayBlend);
 }
 
-function withoutOverlay({ renderShader, pickingImageShader, sliceMMShader, gl }: Niivue): void {
-  for (const shader of [renderShader, pickingImageShader, sliceMMShader]) {
+function withoutOverlay({ renderShader, pickingImageShader, customSliceShader, gl }: Niivue): void {
+  for (const shader of [renderShader, pickingImageShader, customSliceShader]) {
     shader?.use(gl);
     if (shader) gl.uniform1f(shader.uniforms.overlays, 0);
   }

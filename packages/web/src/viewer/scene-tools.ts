@@ -1,6 +1,7 @@
 import { type Niivue, SLICE_TYPE } from '@niivue/niivue';
 import type { Vec3 } from '@tomaat/core';
 import { arrange, type Plane, planes, type View } from './layouts.ts';
+import { tileGap } from './scene-look.ts';
 
 /** A plane as it is drawn: its place on the canvas in CSS pixels, and where a world position lies in it. */
 export interface DrawnPlane {
@@ -21,8 +22,6 @@ export interface SceneTools {
   at(x: number, y: number): { plane: Plane; position: Vec3 } | { plane: '3d' } | undefined;
   /** The planes that the canvas shows now. */
   drawnPlanes(): DrawnPlane[];
-  /** A world vector across the whole volume, along which the slices of a plane follow each other; undefined without a volume. */
-  across(plane: Plane): Vec3 | undefined;
   /** Makes everything larger around a place: the slices, or the 3-D view if it is there. */
   zoomAt(x: number, y: number, factor: number): void;
   /** Makes everything larger around the crosshair, or the 3-D view if it is alone. */
@@ -40,7 +39,6 @@ export interface SceneTools {
   onDraw(listener: () => void): () => void;
 }
 
-const gap = 6;
 const zoomLimits = [0.5, 16] as const;
 
 /** @param dropPress forgets that the pointer was pressed */
@@ -67,7 +65,7 @@ export function createSceneTools(
     niivue.opts.sliceType = view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR;
     const { width, height } = canvas;
     if (!hasVolume() || !(width > 0 && height > 0)) return;
-    const room = { width, height, gap: gap * dpr() };
+    const room = { width, height, gap: tileGap * dpr() };
     niivue.customLayout = arrange(view, main, extent(), room).map((tile) => ({
       sliceType: tile.of === '3d' ? SLICE_TYPE.RENDER : planes.indexOf(tile.of),
       position: [tile.left / width, tile.top / height, tile.width / width, tile.height / height],
@@ -154,15 +152,6 @@ export function createSceneTools(
             },
           };
         });
-    },
-    across(plane) {
-      if (!hasVolume()) return undefined;
-      const ends = [0, 1].map((end) => {
-        const frac = [0.5, 0.5, 0.5];
-        frac[2 - planes.indexOf(plane)] = end;
-        return worldOf(frac);
-      });
-      return [0, 1, 2].map((i) => ends[1][i] - ends[0][i]) as [number, number, number];
     },
     zoomAt(x, y, factor) {
       const tile = tileAt(x, y);

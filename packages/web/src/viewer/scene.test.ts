@@ -76,6 +76,7 @@ vi.mock('@niivue/niivue', () => {
       this.drawScene();
     }
     updateInterpolation() {}
+    setCustomSliceShader() {}
     drawScene() {
       this.draws++;
     }
@@ -168,6 +169,8 @@ const scan: Volume = {
   voxels: Int16Array.from({ length: 60 }, (_, i) => i * 7 - 100),
 };
 const labelMap: Volume = { ...scan, voxels: Uint8Array.from({ length: 60 }, (_, i) => i % 4) };
+/** From 10 to 200. */
+const firstWindow = { level: 105, width: 190 };
 const styles = [
   { value: 1, name: 'left', color: '#ff8000', visible: true },
   { value: 3, name: 'right', color: '#0080ff', visible: false },
@@ -188,8 +191,8 @@ describe('openScene()', () => {
 
   it('draws scan and labels with their voxels and their affine', async () => {
     const { scene, niivue } = await open();
-    expect(await scene.setScan(scan)).toEqual({ low: 10, high: 200, lowest: -100, highest: 313 });
-    await scene.setLabels(labelMap, styles);
+    expect(await scene.setScan(scan, firstWindow)).toEqual({ lowest: -100, highest: 313 });
+    await scene.setLabels(labelMap, () => styles);
     const [below, above] = await Promise.all(niivue.volumes.map(shown));
     expect([...below.voxels]).toEqual([...scan.voxels]);
     expect([...above.voxels]).toEqual([...labelMap.voxels]);
@@ -199,7 +202,7 @@ describe('openScene()', () => {
 
   it('draws labels without a scan over an empty one on the same grid', async () => {
     const { scene, niivue } = await open();
-    await scene.setLabels(labelMap, styles);
+    await scene.setLabels(labelMap, () => styles);
     const [below] = await Promise.all(niivue.volumes.map(shown));
     expect(niivue.volumes).toHaveLength(2);
     expect(below.size).toEqual(labelMap.size);
@@ -208,23 +211,23 @@ describe('openScene()', () => {
 
   it('replaces the labels of before, and keeps them over another scan', async () => {
     const { scene, niivue } = await open();
-    await scene.setScan(scan);
-    await scene.setLabels(labelMap, styles);
-    await scene.setLabels(labelMap, styles);
+    await scene.setScan(scan, firstWindow);
+    await scene.setLabels(labelMap, () => styles);
+    await scene.setLabels(labelMap, () => styles);
     expect(niivue.volumes).toHaveLength(2);
     const [, labels] = niivue.volumes;
-    await scene.setScan({ ...scan, voxels: new Int16Array(60).fill(7) });
+    await scene.setScan({ ...scan, voxels: new Int16Array(60).fill(7) }, firstWindow);
     const [below, above] = niivue.volumes;
     expect((await shown(below)).voxels.every((v) => v === 7)).toBe(true);
     expect(above).toBe(labels);
-    await scene.setLabels(undefined, []);
+    await scene.setLabels(undefined, () => []);
     expect(niivue.volumes).toEqual([below]);
   });
 
   it('gives each label its colour, and hides those that are off', async () => {
     const { scene, niivue } = await open();
-    await scene.setScan(scan);
-    await scene.setLabels(labelMap, styles);
+    await scene.setScan(scan, firstWindow);
+    await scene.setLabels(labelMap, () => styles);
     const table = () => niivue.volumes[1].table!;
     expect(table()).toEqual({
       R: [0, 255, 0],
@@ -245,9 +248,9 @@ describe('openScene()', () => {
       drawFrame();
       return niivue.built.splice(0);
     };
-    await scene.setScan(scan);
+    await scene.setScan(scan, firstWindow);
     scene.setWindow(0, 50);
-    await scene.setLabels(labelMap, styles);
+    await scene.setLabels(labelMap, () => styles);
     expect(built(() => scene.setPoints([[1, 2, 3]]))).toEqual([0, 1]);
     expect([niivue.volumes[0].cal_min, niivue.volumes[0].cal_max]).toEqual([0, 50]);
     expect(built(() => scene.setWindow(10, 60))).toEqual([0]);
@@ -268,9 +271,12 @@ describe('openScene()', () => {
     const { scene, niivue } = await open();
     const filled = (value: number) => ({ ...scan, voxels: new Int16Array(60).fill(value) });
     const large: Volume = { ...filled(1), size: [90, 90, 90], voxels: new Int16Array(729_000).fill(1) };
-    const found = await Promise.all([scene.setScan(large), scene.setScan(filled(2))]);
+    const found = await Promise.all([
+      scene.setScan(large, firstWindow),
+      scene.setScan(filled(2), firstWindow),
+    ]);
     expect([found[0], found[1]?.highest]).toEqual([undefined, 2]);
-    await Promise.all([scene.setLabels(large, styles), scene.setLabels(filled(3), styles)]);
+    await Promise.all([scene.setLabels(large, () => styles), scene.setLabels(filled(3), () => styles)]);
     const [below, above] = await Promise.all(niivue.volumes.map(shown));
     expect([below.voxels[0], above.voxels[0]]).toEqual([2, 3]);
   });
@@ -302,13 +308,17 @@ describe('openScene()', () => {
       for (const axis of [0, 1, 2])
         expect(found.reduce((sum, mm) => sum + mm[axis], 0) / count).toBeCloseTo(centre[axis], 4);
     };
-    await scene.setLabels(small, styles);
+    await scene.setLabels(small, () => styles);
     expectAround(await drawn(), 1);
-    await scene.setScan(fine);
+    await scene.setScan(fine, firstWindow);
     expectAround(await drawn(), 8);
-    await scene.setScan(scan);
+    await scene.setScan(scan, firstWindow);
     expectAround(await drawn(), 1);
-    await Promise.all([scene.setScan(fine), scene.setLabels(small, styles), scene.setScan(scan)]);
+    await Promise.all([
+      scene.setScan(fine, firstWindow),
+      scene.setLabels(small, () => styles),
+      scene.setScan(scan, firstWindow),
+    ]);
     expectAround(await drawn(), 1);
     expect(niivue.volumes[1].table!.labels).toEqual(['background', 'left', 'right']);
   });
@@ -321,7 +331,7 @@ describe('openScene()', () => {
       voxels: new Uint8Array(132 ** 3).fill(value),
     });
     const window = () => [niivue.volumes[0].cal_min, niivue.volumes[0].cal_max];
-    await scene.setScan(large(1));
+    await scene.setScan(large(1), firstWindow);
     expect(scene.detail()).toEqual({ factor: 2, isSoftware: true });
     scene.setWindow(0, 50);
     const drawing = scene.drawFully();
@@ -329,16 +339,16 @@ describe('openScene()', () => {
     await drawing;
     expect(scene.detail().factor).toBe(1);
     expect(window()).toEqual([20, 90]);
-    await scene.setScan(large(2));
+    await scene.setScan(large(2), firstWindow);
     expect(scene.detail().factor).toBe(2);
-    // Its own, as the stand-in has it.
+    // The one that it is given.
     expect(window()).toEqual([10, 200]);
   });
 
   it('moves the crosshair in world coordinates, and distinguishes clicks from drags', async () => {
     const onMove = vi.fn();
     const { canvas, scene, niivue } = await open(onMove);
-    await scene.setScan(scan);
+    await scene.setScan(scan, firstWindow);
     scene.goTo([-18.5, 7.8, 40.1]);
     expect(niivue.scene.crosshairPos).toEqual([-0.0185, 0.0078, 0.0401].map((v) => expect.closeTo(v, 6)));
     expect(onMove).toHaveBeenLastCalledWith(
@@ -405,7 +415,10 @@ describe('openScene()', () => {
 
   it('makes lines and points smaller in a small volume', async () => {
     const { scene, niivue } = await open();
-    await scene.setScan({ ...scan, affine: [0.01, 0, 0, 0, 0, 0.01, 0, 0, 0, 0, 0.02, 0, 0, 0, 0, 1] });
+    await scene.setScan(
+      { ...scan, affine: [0.01, 0, 0, 0, 0, 0.01, 0, 0, 0, 0, 0.02, 0, 0, 0, 0, 1] },
+      firstWindow,
+    );
     expect(niivue.opts.crosshairWidth).toBeCloseTo(0.001);
     expect(niivue.opts.crosshairGap).toBeCloseTo(0.005);
     scene.setPoints([[0, 0, 0]]);
@@ -421,7 +434,7 @@ describe('openScene()', () => {
     ['3d', 4, 0],
   ] as const)('shows the view %s', async (view, type, tiles) => {
     const { scene, niivue } = await open();
-    await scene.setScan(scan);
+    await scene.setScan(scan, firstWindow);
     scene.setView(view);
     const before = niivue.draws;
     drawFrame();

@@ -9,25 +9,20 @@ import {
   type Volume,
   voxelCount,
 } from '@tomaat/core';
+import { firstVoxels, isSoftwareDrawn } from './first-detail.ts';
 import type { LabelStyle } from './labels.ts';
 import type { View } from './layouts.ts';
 import type { Reduction } from './prepare.ts';
 import { prepareApart } from './prepare-apart.ts';
 import { factorFor, reducedGrid } from './reduce.ts';
+import { backgroundColor, crosshairColor, crosshairOf, letterColor, letterPx } from './scene-look.ts';
 import { lookupTable, octahedra, rgbOf, trianglesByLabel } from './scene-shapes.ts';
 import { compilePrograms, drawLabelsDiscrete, type Layer, rebuildOnlyChanged } from './scene-textures.ts';
 import { createSceneTools, type SceneTools } from './scene-tools.ts';
+import { extentOf, stacksOf } from './stack.ts';
+import type { ValueRange, Window } from './windows.ts';
 
 /* The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only where a volume is shown. */
-
-export interface ScanRange {
-  /** What is drawn black and white at first. */
-  readonly low: number;
-  readonly high: number;
-  /** Of all values. */
-  readonly lowest: number;
-  readonly highest: number;
-}
 
 /** How fine the slices are that are drawn. */
 export interface Detail {
@@ -37,11 +32,21 @@ export interface Detail {
   readonly isSoftware: boolean;
 }
 
+/** The values that are drawn black and white. */
+type Shown = readonly [low: number, high: number];
+
 export interface Scene extends SceneTools {
-  /** The grey volume; slices follow its grid. The labels stay. Undefined if a later scan was set meanwhile. */
-  setScan(volume: Volume): Promise<ScanRange | undefined>;
-  /** The label map over it, in discrete colours; undefined removes it. */
-  setLabels(volume: Volume | undefined, labels: readonly LabelStyle[]): Promise<void>;
+  /**
+   * The grey volume; slices follow its grid. The labels stay. The range of all its values; undefined if a later scan was
+   * set meanwhile.
+   */
+  setScan(volume: Volume, window: Window): Promise<ValueRange | undefined>;
+  /**
+   * The label map over it, in discrete colours; undefined removes it.
+   *
+   * @param labels called when the map is drawn: what is known of its labels by then
+   */
+  setLabels(volume: Volume | undefined, labels: () => readonly LabelStyle[]): Promise<void>;
   /** How the scan, or without one the label map, is drawn. */
   detail(): Detail;
   /** Draws every voxel. The window, the view and the crosshair stay. */
@@ -61,8 +66,6 @@ export interface Scene extends SceneTools {
   close(): void;
 }
 
-const background = { slices: [0.043, 0.055, 0.067, 1] };
-
 /**
  * Opens the viewer on a canvas. `onMove` receives the world position of the crosshair, RAS+ mm, and whether the user
  * placed it by a click. Throws UNSUPPORTED_FORMAT if the browser has no WebGL 2.
@@ -76,8 +79,8 @@ export async function openScene(
     loadingText: '',
     dragAndDropEnabled: false,
     isAntiAlias: false,
-    backColor: background.slices,
-    crosshairColor: [0.35, 0.8, 0.88, 0.9],
+    backColor: [...backgroundColor],
+    crosshairColor: [...crosshairColor],
     crosshairWidth: 1,
     crosshairWidthUnit: 'mm',
     crosshairGap: 8,
@@ -88,7 +91,8 @@ export async function openScene(
     isRadiologicalConvention: true,
     meshThicknessOn2D: 0,
     meshXRay: 0.15,
-    fontMinPx: 11,
+    fontMinPx: letterPx,
+    fontColor: [...letterColor],
     limitFrames4D: 1,
   });
   try {
@@ -130,10 +134,9 @@ export async function openScene(
   /** The grid of `scan`, and of the scan that was asked for last: the labels are drawn on it. */
   let grid: Grid | undefined;
   let nextGrid: Grid | undefined;
-  const firstVoxels = isSoftware ? softwareVoxels : graphicsVoxels;
-  let maxVoxels = firstVoxels;
-  /** The window that was set last for the scan; its own one if undefined. */
-  let shown: readonly [low: number, high: number] | undefined;
+  let maxVoxels = firstVoxels();
+  /** The window that was set last for the scan. */
+  let shown: Shown = [0, 1];
   /** The last scan and label map that were asked for: an older one that is ready later is dropped. */
   const turn = { scan: 0, labels: 0 };
   let scanLoading: Promise<unknown> = Promise.resolve();
@@ -145,9 +148,17 @@ export async function openScene(
   /** mm. */
   let pointRadius = 2.5;
 
-  async function imageOf(volume: Volume, name: string, by: Reduction) {
+  /** @param window NiiVue looks for one where none is given */
+  async function imageOf(volume: Volume, name: string, by: Reduction, window?: Shown) {
     const { bytes, lowest, highest } = await prepareApart(volume, by);
-    const image = await NVImage.loadFromUrl({ url: bytes.buffer, name, colorbarVisible: false });
+    const [cal_min, cal_max] = window ?? [];
+    const image = await NVImage.loadFromUrl({
+      url: bytes.buffer,
+      name,
+      cal_min,
+      cal_max,
+      colorbarVisible: false,
+    });
     return { image, lowest, highest };
   }
   const labelImage = async (volume: Volume, grid: Grid) =>
@@ -173,12 +184,16 @@ export async function openScene(
   };
 
   const fitTo = (volume: Volume) => {
-    const extent = extentOf(volume);
-    niivue.opts.crosshairWidth = lineWidth(extent);
+    const extent = extentOf(volume, stacksOf(volume));
+    const { lineMm, gap } = crosshairOf(extent);
+    niivue.opts.crosshairWidth = lineMm;
     // It is rebuilt when it is drawn.
     if (niivue.crosshairs3D) niivue.crosshairs3D.mm![0] = Number.NaN;
-    niivue.opts.crosshairGap = Math.min(8, extent / 20);
-    pointRadius = Math.max(Math.min(2.5, extent / 40), 0.6 * Math.max(...spacingOf(volume.affine)));
+    niivue.opts.crosshairGap = gap;
+    pointRadius = Math.max(
+      Math.min(2.5, Math.max(...extent) / 40),
+      0.6 * Math.max(...spacingOf(volume.affine)),
+    );
   };
 
   /** The opacity is a number of the shaders: no texture is built for it. */
@@ -204,26 +219,32 @@ export async function openScene(
 
   const scene: Scene = {
     ...tools,
-    setScan(volume) {
+    setScan(volume, { level, width }) {
       const mine = ++turn.scan;
       const isOther = volume !== source.scan;
-      if (isOther) maxVoxels = firstVoxels;
+      const window: Shown = [level - width / 2, level + width / 2];
+      if (isOther) maxVoxels = firstVoxels();
       const drawn = factorFor(volume.size, maxVoxels);
       const asked: Grid = reducedGrid(volume, drawn);
       nextGrid = asked;
       const load = async () => {
-        const { image, lowest, highest } = await imageOf(volume, 'scan.nii', { kind: 'mean', factor: drawn });
+        const { image, lowest, highest } = await imageOf(
+          volume,
+          'scan.nii',
+          { kind: 'mean', factor: drawn },
+          window,
+        );
         if (mine !== turn.scan) return undefined;
         const above = await overlayOn(asked);
         if (mine !== turn.scan) return undefined;
         if (above !== overlay) above?.setColormapLabel(lookupTable(styles ?? []));
-        if (isOther) shown = undefined;
-        if (shown) [image.cal_min, image.cal_max] = shown;
+        if (isOther) shown = window;
+        [image.cal_min, image.cal_max] = shown;
         [factor, grid] = [drawn, asked];
         source = { ...source, scan: volume };
         fitTo(volume);
         place(image, above, ['scan', 'labels']);
-        return { low: image.cal_min!, high: image.cal_max!, lowest, highest };
+        return { lowest, highest };
       };
       const loading = load().catch((cause) => {
         if (mine === turn.scan) nextGrid = source.scan && grid;
@@ -258,13 +279,13 @@ export async function openScene(
       // A scan came meanwhile, or the one that was waited for did not.
       const isFit = isAlone ? nextGrid === undefined : grid && sameGrid(grid, asked);
       if (!isFit) return scene.setLabels(volume, labels);
-      image.setColormapLabel(lookupTable(labels));
+      styles = labels();
+      image.setColormapLabel(lookupTable(styles));
       if (isAlone) {
         [factor, grid] = [drawn, asked];
         fitTo(volume);
       }
       source = { ...source, labels: volume };
-      styles = labels;
       place(below!, image, isAlone ? ['scan', 'labels'] : ['labels']);
       fade();
       niivue.drawScene();
@@ -274,8 +295,9 @@ export async function openScene(
       maxVoxels = Number.POSITIVE_INFINITY;
       const { scan: volume, labels } = source;
       if (factor === 1) return;
-      if (volume) await scene.setScan(volume);
-      else if (labels) await scene.setLabels(labels, styles ?? []);
+      if (volume)
+        await scene.setScan(volume, { level: (shown[0] + shown[1]) / 2, width: shown[1] - shown[0] });
+      else if (labels) await scene.setLabels(labels, () => styles ?? []);
     },
     styleLabels(labels) {
       if (overlay && labels !== styles) {
@@ -346,20 +368,3 @@ export async function openScene(
   scene.setView('slices');
   return scene;
 }
-
-/** Voxels that are drawn at first: building their texture takes a fraction of a second. */
-const softwareVoxels = 2_200_000;
-const graphicsVoxels = 17_000_000;
-
-function isSoftwareDrawn(gl: WebGL2RenderingContext): boolean {
-  const info = gl.getExtension('WEBGL_debug_renderer_info');
-  const name = info ? String(gl.getParameter(info.UNMASKED_RENDERER_WEBGL)) : '';
-  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
-}
-
-/** The longest side of a volume, mm. */
-const extentOf = ({ size, affine }: Volume): number =>
-  Math.max(...spacingOf(affine).map((mm, axis) => mm * size[axis]));
-
-/** Width of the crosshair, mm: 0.2, less in volumes under 20 mm, and never thinner than a 400th of the longest side. */
-const lineWidth = (extent: number): number => Math.max(Math.min(0.2, extent / 100), extent / 400);

@@ -3,6 +3,8 @@ import type { Scene } from './scene.ts';
 
 const background = '#0b0e11';
 const ink = '#e7ecf0';
+/** Below outlines, as in the page. */
+const casingColor = 'rgb(11 14 17 / 65%)';
 const rulerColor = '#ffd43b';
 const researchUse = 'For research use only. Not a medical device.';
 
@@ -52,6 +54,9 @@ function drawShapes(context: CanvasRenderingContext2D, shape: PlaneShapes): void
   context.rect(left, top, width, height);
   context.clip();
   context.font = '13px sans-serif';
+  context.lineWidth = 3.5;
+  context.strokeStyle = casingColor;
+  for (const { path } of outlines) context.stroke(new Path2D(path));
   context.lineWidth = 1.5;
   for (const { path, color } of outlines) {
     context.strokeStyle = color;

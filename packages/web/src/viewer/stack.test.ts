@@ -1,7 +1,7 @@
 import type { Affine, Grid, Vec3 } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
 import { formatLength, isOnSlice, lengthMm } from './ruler.ts';
-import { moveByVoxels, moveToSlice, sliceNumber, stackAlong } from './stack.ts';
+import { moveByVoxels, moveToSlice, sliceNumber, stacksOf } from './stack.ts';
 
 /** World position of a place in voxels, by hand. */
 const worldOf = (a: Affine, [x, y, z]: Vec3): Vec3 =>
@@ -49,11 +49,8 @@ const grids: Record<string, { grid: Grid; axes: [number, 1 | -1][] }> = {
 };
 
 describe.each(Object.entries(grids))('slices of a grid that is %s', (_, { grid, axes }) => {
-  // As the scene gives them: along the whole volume, by its own columns.
-  const stacks = axes.map(([axis, sign]) => {
-    const column = [0, 1, 2].map((r) => grid.affine[4 * r + axis] * sign * grid.size[axis]);
-    return stackAlong(grid, column as unknown as Vec3);
-  });
+  const { axial, coronal, sagittal } = stacksOf(grid);
+  const stacks = [axial, coronal, sagittal];
 
   it('are counted on the axis of their plane', () => {
     expect(stacks.map(({ axis, sign }) => [axis, sign])).toEqual(axes);

@@ -1,4 +1,5 @@
-import { applyAffine, type Grid, invert, type Vec3 } from '@tomaat/core';
+import { applyAffine, type Grid, invert, spacingOf, type Vec3 } from '@tomaat/core';
+import type { Plane } from './layouts.ts';
 
 /** Slices of a grid: which of its axes a plane moves along, and where a slice lies. All positions are RAS+ mm. */
 export interface Stack {
@@ -9,16 +10,46 @@ export interface Stack {
   readonly count: number;
 }
 
-/** The stack whose slices follow each other along `direction`, a world vector. */
-export function stackAlong({ size, affine }: Grid, direction: Vec3): Stack {
-  const toIndex = invert(affine);
-  const steps = [0, 1, 2].map(
-    (r) =>
-      toIndex[4 * r] * direction[0] + toIndex[4 * r + 1] * direction[1] + toIndex[4 * r + 2] * direction[2],
+/**
+ * The slices of each plane, by the axis of the grid that is drawn along S, A and R: the first axis of the grid is drawn
+ * along the body's axis nearest to it, the second along the nearer one of the others. NiiVue chooses in the same way, in
+ * single precision.
+ */
+export function stacksOf({ size, affine }: Grid): Readonly<Record<Plane, Stack>> {
+  const along = (row: number, axis: number) => Math.fround(affine[4 * row + axis]);
+  const nearer = (rows: readonly number[], axis: number) =>
+    rows.reduce((best, row) => (Math.abs(along(row, axis)) > Math.abs(along(best, axis)) ? row : best));
+  const first = nearer([0, 1, 2], 0);
+  // Of two that are equally near it is the later one.
+  const second = nearer(
+    [2, 1, 0].filter((row) => row !== first),
+    1,
   );
-  const relative = steps.map((step, axis) => Math.abs(step) / size[axis]);
-  const axis = relative.indexOf(Math.max(...relative)) as 0 | 1 | 2;
-  return { axis, sign: steps[axis] < 0 ? -1 : 1, count: size[axis] };
+  const axisOfRow = [0, 1, 2].map((row) => (row === first ? 0 : row === second ? 1 : 2)) as (0 | 1 | 2)[];
+  const [sagittal, coronal, axial] = axisOfRow.map((axis, row) => ({
+    axis,
+    sign: along(row, axis) < 0 ? (-1 as const) : (1 as const),
+    count: size[axis],
+  }));
+  return { axial, coronal, sagittal };
+}
+
+/** How far a grid reaches along R, A and S as it is drawn, mm. */
+export function extentOf({ affine }: Grid, stacks: ReturnType<typeof stacksOf>): Vec3 {
+  const spacing = spacingOf(affine);
+  const [r, a, s] = [stacks.sagittal, stacks.coronal, stacks.axial].map(
+    ({ axis, count }) => spacing[axis] * count,
+  );
+  return [r, a, s];
+}
+
+/** The voxel in the middle, RAS+ mm: where the crosshair is at first. */
+export const centreOf = ({ affine, size }: Grid): Vec3 => applyAffine(affine, middleOf(size));
+
+/** Its indices. */
+export function middleOf(size: Vec3): Vec3 {
+  const [x, y, z] = size.map((n) => Math.floor((n - 1) / 2));
+  return [x, y, z];
 }
 
 /** The number of the slice that contains a position, from 1; beyond the grid that of the nearest slice. */

@@ -1,4 +1,4 @@
-import { type Grid, spacingOf, type Vec3, type Volume } from '@tomaat/core';
+import type { Grid, Vec3, Volume } from '@tomaat/core';
 import { type RefObject, useEffect, useMemo, useRef, useState } from 'react';
 import { save } from '../save.ts';
 import { keyCommands } from './key-commands.ts';
@@ -9,7 +9,7 @@ import { type Tool, usePointer } from './pointer.ts';
 import { resolutionName } from './resolution.tsx';
 import type { Detail, Scene } from './scene.ts';
 import { takeScreenshot } from './screenshot.ts';
-import { moveByVoxels, moveToSlice, type Stack, sliceNumber, stackAlong } from './stack.ts';
+import { extentOf, moveByVoxels, moveToSlice, sliceNumber, stacksOf } from './stack.ts';
 import { useKeys } from './use-keys.ts';
 import { useMeasures } from './use-measures.ts';
 import type { ShownWindow } from './window-controls.tsx';
@@ -19,7 +19,7 @@ interface ControlsOf {
   /** The whole viewer, and the frame of its canvas. */
   viewer: RefObject<HTMLElement | null>;
   frame: RefObject<HTMLElement | null>;
-  /** Undefined until it shows the volumes. */
+  /** Undefined until it shows the scan, or without one the labels. */
   scene?: Scene;
   scan?: Volume;
   labelMap?: Volume;
@@ -53,8 +53,7 @@ export function useControls(of: ControlsOf) {
 
   const grid: Grid | undefined = scan ?? labelMap;
   const measures = useMeasures(grid, position);
-  const stacks = useMemo(() => (scene && grid ? stacksOf(scene, grid) : undefined), [scene, grid]);
-  useEffect(() => scene?.setPlane(kept.main), [scene, kept.main]);
+  const stacks = useMemo(() => grid && stacksOf(grid), [grid]);
   useEffect(() => {
     const followBrowser = () => document.fullscreenElement === null && setFull(false);
     document.addEventListener('fullscreenchange', followBrowser);
@@ -185,7 +184,7 @@ export function useControls(of: ControlsOf) {
     commands,
     content,
     /** Width by height of the three planes in a row. */
-    rowAspect: grid && stacks && rowAspect(grid, stacks),
+    rowAspect: grid && stacks && rowAspect(extentOf(grid, stacks)),
     hasScan: scan !== undefined,
     hasLabels: labelMap !== undefined,
     slice:
@@ -201,15 +200,4 @@ export function useControls(of: ControlsOf) {
 
 export type Controls = ReturnType<typeof useControls>;
 
-function stacksOf(scene: Scene, grid: Grid): Readonly<Record<Plane, Stack>> | undefined {
-  const directions = planes.map((plane) => scene.across(plane));
-  if (directions.some((direction) => direction === undefined)) return undefined;
-  const [axial, coronal, sagittal] = directions.map((direction) => stackAlong(grid, direction!));
-  return { axial, coronal, sagittal };
-}
-
-function rowAspect({ affine }: Grid, { axial, coronal, sagittal }: Readonly<Record<Plane, Stack>>): number {
-  const spacing = spacingOf(affine);
-  const [r, a, s] = [sagittal, coronal, axial].map(({ axis, count }) => spacing[axis] * count);
-  return planes.reduce((sum, plane) => sum + aspectOf(plane, [r, a, s]), 0);
-}
+const rowAspect = (extent: Vec3): number => planes.reduce((sum, plane) => sum + aspectOf(plane, extent), 0);

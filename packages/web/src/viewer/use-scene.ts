@@ -1,9 +1,12 @@
-import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
-import { type RefObject, useCallback, useEffect, useEffectEvent, useRef, useState } from 'react';
+import type { Mesh, Vec3, Volume } from '@tomaat/core';
+import { type RefObject, useCallback, useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
+import { sampleWindow } from './auto-window.ts';
 import type { LabelStyle } from './labels.ts';
-import type { View } from './layouts.ts';
+import type { Plane, View } from './layouts.ts';
+import { nextFrameSeen } from './next-frame.ts';
 import type { Detail, Scene } from './scene.ts';
 import { type PlacedScene, placeScene } from './scene-place.ts';
+import { centreOf } from './stack.ts';
 import type { ShownWindow } from './window-controls.tsx';
 import {
   type ScanDisplay,
@@ -30,10 +33,14 @@ export interface SceneProps {
 export interface SceneState {
   /** Undefined until WebGL is set up. */
   readonly scene?: Scene;
-  /** The slices are drawn. */
+  /** Everything is drawn. */
   readonly ready: boolean;
+  /** The scan is drawn, or without one everything: it can be moved in. */
+  readonly isLive: boolean;
   /** What is drawn is of an earlier scan, or of none. */
   readonly isStale: boolean;
+  /** In which the scan is drawn first. */
+  readonly firstWindow?: Window;
   readonly error?: unknown;
   setError(error: unknown): void;
   readonly presets: readonly WindowPreset[];
@@ -57,11 +64,16 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
   const [labelsShown, setLabelsShown] = useState<Volume>();
   const [detail, setDetail] = useState<Detail>();
   const centred = useRef(false);
+  const firstSeen = useRef<Promise<void>>(undefined);
+  const sampled = useMemo(() => scan && sampleWindow(scan), [scan]);
+  const firstWindow = sampled && windowPresets(display ?? {}, sampled.automatic, sampled.range)[0];
   const ready =
     scene !== undefined &&
     (scan !== undefined || labelMap !== undefined || mesh !== undefined) &&
     scanShown === scan &&
     labelsShown === labelMap;
+  // It can be moved in before its labels are drawn.
+  const isLive = scan ? scene !== undefined && scanShown === scan : ready;
   const [error, setError] = useState<unknown>();
   const [range, setRange] = useState<ValueRange>();
   const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
@@ -74,6 +86,7 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
   const currentPlace = useEffectEvent(() => place.current!);
   const currentLabels = useEffectEvent(() => labels);
   const hasScan = useEffectEvent(() => scan !== undefined);
+  const start = useEffectEvent(() => ({ automatic: sampled!.automatic, first: firstWindow! }));
   const presetsFor = useEffectEvent((automatic: Window, range: ValueRange) =>
     windowPresets(display ?? {}, automatic, range),
   );
@@ -93,20 +106,27 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
     };
   }, []);
 
+  useEffect(() => {
+    if (scan) setPosition(centreOf(scan));
+  }, [scan]);
   // Scan and labels are set apart, so that another label map leaves all else as it is.
   useEffect(() => {
     if (!scene || !scan) return;
     let stale = false;
     setScanShown(undefined);
     setError(undefined);
+    const { automatic, first } = start();
+    // Preparing all voxels would delay the slices that are seen meanwhile.
+    const seen = nextFrameSeen();
+    firstSeen.current = seen;
     (async () => {
-      const found = await scene.setScan(scan);
+      await seen;
+      if (stale) return;
+      const found = await scene.setScan(scan, first);
       if (!found || stale) return;
-      const { low, high, lowest, highest } = found;
-      const automatic = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
-      const offered = presetsFor(automatic, { lowest, highest });
+      const offered = presetsFor(automatic, found);
       setPresets(offered);
-      setRange({ lowest, highest });
+      setRange(found);
       setWindow(offered[0]);
       // With the scan, in the same frame: one texture.
       const { level, width } = offered[0];
@@ -123,7 +143,9 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
     if (!scene) return;
     let stale = false;
     (async () => {
-      await scene.setLabels(labelMap, currentLabels());
+      await firstSeen.current;
+      if (stale) return;
+      await scene.setLabels(labelMap, () => currentLabels());
       if (stale) return;
       if (labelMap && !hasScan() && !centred.current) scene.goTo(centreOf(labelMap));
       centred.current ||= labelMap !== undefined;
@@ -159,16 +181,18 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
     if (ready) scene?.setPoints(points ?? []);
   }, [scene, ready, points]);
   useEffect(() => {
-    if (ready && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
-  }, [scene, ready, window]);
+    if (isLive && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
+  }, [scene, isLive, window]);
   useEffect(() => {
-    if (ready && target) scene?.goTo(target.position);
-  }, [scene, ready, target]);
+    if (isLive && target) scene?.goTo(target.position);
+  }, [scene, isLive, target]);
 
   return {
     scene,
     ready,
+    isLive,
     isStale: scanShown !== scan,
+    firstWindow,
     error,
     setError,
     presets,
@@ -181,14 +205,9 @@ export function useScene(place: RefObject<HTMLElement | null>, props: SceneProps
   };
 }
 
-/** Keeps the view and the opacity of the labels, 0 to 1; the scene is undefined until its slices are drawn. */
-export function useLook(scene: Scene | undefined, view: View, opacity: number): void {
+/** Keeps the view, its large plane, and the opacity of the labels, 0 to 1. */
+export function useLook(scene: Scene | undefined, view: View, main: Plane, opacity: number): void {
   useEffect(() => scene?.setOpacity(opacity), [scene, opacity]);
   useEffect(() => scene?.setView(view), [scene, view]);
-}
-
-/** The voxel in the middle, RAS+ mm. */
-function centreOf({ affine, size }: Volume): Vec3 {
-  const [x, y, z] = size.map((n) => Math.floor((n - 1) / 2));
-  return applyAffine(affine, [x, y, z]);
+  useEffect(() => scene?.setPlane(main), [scene, main]);
 }

@@ -1,7 +1,8 @@
 import type { Mesh, Vec3, Volume } from '@tomaat/core';
-import { type CSSProperties, useRef, useState } from 'react';
+import { type CSSProperties, useEffect, useEffectEvent, useRef, useState } from 'react';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
+import { FirstSlices } from './first-slices-view.tsx';
 import { Help } from './help.tsx';
 import type { LabelStyle } from './labels.ts';
 import type { View } from './layouts.ts';
@@ -10,6 +11,7 @@ import { HoverLine, Position } from './position.tsx';
 import { Resolution } from './resolution.tsx';
 import { Toolbar } from './toolbar.tsx';
 import { useControls } from './use-controls.ts';
+import { useHeldInput } from './use-held-input.ts';
 import { useLook, useScene } from './use-scene.ts';
 import { WindowField, WindowNumbers } from './window-controls.tsx';
 import type { ScanDisplay } from './windows.ts';
@@ -34,6 +36,8 @@ export interface ViewerProps {
   waiting?: string;
   /** A line below screenshots: what computed the result. */
   caption?: string;
+  /** What is to be shown is drawn, or cannot be. */
+  onSettled?(): void;
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
@@ -50,6 +54,7 @@ export function Viewer({
   firstView,
   waiting,
   caption,
+  onSettled,
   onMove,
 }: ViewerProps) {
   const viewer = useRef<HTMLDivElement>(null);
@@ -60,7 +65,9 @@ export function Viewer({
   const {
     scene,
     ready,
+    isLive,
     isStale,
+    firstWindow,
     error,
     setError,
     presets,
@@ -71,10 +78,11 @@ export function Viewer({
     detail,
     drawFully,
   } = useScene(place, drawn);
+  useHeldInput(frame, scan !== undefined && !isLive && error === undefined, isLive);
   const controls = useControls({
     viewer,
     frame,
-    scene: ready ? scene : undefined,
+    scene: isLive ? scene : undefined,
     scan,
     labelMap,
     labels,
@@ -87,11 +95,17 @@ export function Viewer({
     caption,
     onFault: setError,
   });
-  const { view } = controls.kept;
+  const { view, main } = controls.kept;
   // Outlines take the place of the filled labels, which the 3-D view is made of.
   const isFilled = !controls.isOutlined || view === 'all' || view === '3d';
-  useLook(ready ? scene : undefined, view, isFilled ? opacity : 0);
-  const isShown = ready && scene !== undefined;
+  useLook(scene, view, main, isFilled ? opacity : 0);
+  const isFirst =
+    scan !== undefined && firstWindow !== undefined && isStale && view !== '3d' && error === undefined;
+  const isSettled = ready || error !== undefined;
+  const settled = useEffectEvent(() => onSettled?.());
+  useEffect(() => {
+    if (isSettled) settled();
+  }, [isSettled]);
   const isEmpty = scan === undefined && labelMap === undefined && mesh === undefined;
   return (
     <div
@@ -113,10 +127,13 @@ export function Viewer({
         data-touched={controls.isTouched || controls.isFull}
       >
         <div ref={place} />
-        {isShown && controls.content && <Overlay scene={scene} content={controls.content} />}
-        {isShown && <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />}
+        {isFirst && <FirstSlices scan={scan} window={firstWindow} view={view} main={main} />}
+        {isLive && scene && controls.content && <Overlay scene={scene} content={controls.content} />}
+        {isLive && scene && (
+          <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />
+        )}
         {error !== undefined && <Problem fault={faultOf(error)} />}
-        {!ready && error === undefined && (
+        {!isLive && !isFirst && error === undefined && (
           <p className="canvas-note">{isEmpty && waiting ? waiting : 'Opening the viewer …'}</p>
         )}
       </div>
