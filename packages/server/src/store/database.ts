@@ -28,6 +28,7 @@ import {
   type Transaction,
   type TransactionSettings,
 } from 'kysely';
+import { withAfterCommit } from './after-commit.ts';
 
 /** One numbered step of the schema; its number is its place in the list, so a step is never moved or removed. */
 export interface Migration {
@@ -78,7 +79,11 @@ export async function openDatabase<Schema>(
 
   const database: Database<Schema> = {
     db,
-    transaction: (work) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => work(trx)))),
+    transaction: (work) =>
+      withAfterCommit(
+        (run) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => run(trx)))),
+        work,
+      ),
     unsynced: (query) =>
       db.connection().execute(async (connection) => {
         // https://sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL syncs only at checkpoints.

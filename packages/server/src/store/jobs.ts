@@ -87,6 +87,7 @@ export function createJobs({
         await requireLimits(trx, owner, limits, now());
         if (limits.perDay !== undefined) await countToday(trx, owner, now());
         await rows.insertJob(trx, job, { id, createdMs, urgency });
+        await witness.accepted?.({ id, service, owner, inputs: job.inputs }, trx);
       });
     } catch (error) {
       const existing =
@@ -96,7 +97,6 @@ export function createJobs({
     } finally {
       room.leave(id);
     }
-    witness.accepted?.({ id, service, owner, inputs: job.inputs });
     unsettled.enqueue({ id, service, owner, urgency, created_ms: createdMs, attempt: 0 });
     return { id, existed: false };
   }
@@ -156,17 +156,17 @@ export function createJobs({
     const settled = await database.transaction(async (trx) => {
       const job = await rows.settleJob(trx, { id, attempt, ...times }, outcome);
       if (!job) return undefined;
-      const receipt = witness.receiptOf?.(job);
+      const receipt = await witness.receiptOf?.(job, trx);
       if (receipt) await rows.writeReceipt(trx, id, receipt);
       if (outcome.state === 'succeeded') {
         await rows.insertOutputs(trx, { id, attempt: attempt! }, outcome.outputs);
         const { service, request } = job;
         await addDuration(trx, { service, seconds: outcome.seconds, voxels: request.voxels });
       }
+      await witness.settled?.(job, trx);
       return job;
     });
     if (!settled) return false;
-    witness.settled?.(settled);
     unsettled.end(id);
     if (outcome.state === 'canceled') events.canceled(id);
     events.changed(id);
@@ -213,9 +213,12 @@ export function createJobs({
 
   /** Deletes a settled job with its results; false if it does not exist. */
   async function remove(id: string, why: 'deleted' | 'expired' = 'deleted'): Promise<boolean> {
-    const removed = await database.transaction((trx) => rows.deleteJob(trx, id));
+    const removed = await database.transaction(async (trx) => {
+      const job = await rows.deleteJob(trx, id);
+      if (job) await witness.removed?.({ id, service: job.service, owner: job.owner }, why, trx);
+      return job;
+    });
     if (!removed) return false;
-    witness.removed?.({ id, service: removed.service, owner: removed.owner }, why);
     events.changed(id);
     await holds.drop(removed.digests);
     return true;
@@ -242,8 +245,12 @@ export function createJobs({
         'CONFLICT',
         'The results are kept for as long as this server allows. Download what you need.',
       );
-    if (!(await rows.postponeExpiry(db, id, expiresMs))) return (await rows.readJob(db, id)) !== undefined;
-    witness.kept?.({ id, service: job.service, owner: job.owner });
+    const isKept = await database.transaction(async (trx) => {
+      if (!(await rows.postponeExpiry(trx, id, expiresMs))) return false;
+      await witness.kept?.({ id, service: job.service, owner: job.owner }, trx);
+      return true;
+    });
+    if (!isKept) return (await rows.readJob(db, id)) !== undefined;
     events.changed(id);
     return true;
   }

@@ -32,6 +32,7 @@ describe('openServerDatabase()', () => {
       'geometry of outputs',
       'kept outputs',
       'names of uploads',
+      'audit table',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

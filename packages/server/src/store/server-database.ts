@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type AuditSchema, auditMigrations } from './audit-schema.ts';
 import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
 import {
   geometryMigrations,
@@ -13,7 +14,7 @@ import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.
 import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
 import { type UploadsSchema, uploadMigrations, uploadNameMigrations } from './upload-schema.ts';
 
-export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
+export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema & AuditSchema;
 
 /** The server's database: jobs, uploads, keys and browser sessions. New steps are only added at the end. */
 export const serverMigrations = [
@@ -28,6 +29,7 @@ export const serverMigrations = [
   ...geometryMigrations,
   ...keptMigrations,
   ...uploadNameMigrations,
+  ...auditMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
