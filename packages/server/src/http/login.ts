@@ -3,6 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
+import { storeLogins } from '../access/begun-logins.ts';
 import type { OidcSettings } from '../access/claims.ts';
 import { type ApiKey, findKey, hasScope } from '../access/keys.ts';
 import type { Oidc } from '../access/oidc.ts';
@@ -50,9 +51,17 @@ export interface Login {
 }
 type Recognise = (key: string, request: FastifyRequest) => Promise<ApiKey | undefined>;
 
-/** The issuer of these settings; the library that talks to it is loaded only if one is set. */
-export async function openOidc(settings: OidcSettings | undefined): Promise<Oidc | undefined> {
-  return settings && (await import('../access/oidc.ts')).createOidc({ settings });
+/**
+ * The issuer of these settings; the library that talks to it is loaded only if one is set. `shared`: the database that several
+ * servers share.
+ */
+export async function openOidc(
+  settings: OidcSettings | undefined,
+  shared?: Kysely<SessionSchema>,
+): Promise<Oidc | undefined> {
+  if (!settings) return undefined;
+  const logins = shared && storeLogins(shared, Date.now);
+  return (await import('../access/oidc.ts')).createOidc({ settings, logins });
 }
 
 const keySchema = z.strictObject({ key: z.string().max(200) });
@@ -208,7 +217,7 @@ export function createLogin(options: LoginOptions): Login {
 
   async function endOidc(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const token = readCookie(request, loginCookie, isSecure(request));
-    const returnTo = (token && need(oidc).returnOf(token)) ?? '/';
+    const returnTo = (token && (await need(oidc).returnOf(token))) ?? '/';
     setCookie(reply, request, loginCookie, scopeOf(request), '', 'SameSite=Lax; Max-Age=0');
     try {
       const at = request.url.indexOf('?');

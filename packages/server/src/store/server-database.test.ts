@@ -33,6 +33,7 @@ describe('openServerDatabase()', () => {
       'kept outputs',
       'names of uploads',
       'audit table',
+      'begun logins',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

@@ -11,7 +11,12 @@ import {
   receiptMigrations,
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
-import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
+import {
+  begunLoginMigrations,
+  type SessionSchema,
+  sessionLogoutMigrations,
+  sessionMigrations,
+} from './session-schema.ts';
 import { type UploadsSchema, uploadMigrations, uploadNameMigrations } from './upload-schema.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema & AuditSchema;
@@ -30,6 +35,7 @@ export const serverMigrations = [
   ...keptMigrations,
   ...uploadNameMigrations,
   ...auditMigrations,
+  ...begunLoginMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
