@@ -187,8 +187,8 @@ async function eraseHere(folder: string, who: { owner: string; keyId?: string })
       maxBytes: 0,
       isHeld: jobs.isHeld,
       witness: {
-        received() {},
-        removed: ({ id }) => audit.record('upload.deleted', { who: who.owner, upload: id }),
+        async received() {},
+        removed: ({ id }, _why, trx) => audit.recordIn(trx, 'upload.deleted', { who: who.owner, upload: id }),
       },
     }),
   );

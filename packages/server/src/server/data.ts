@@ -127,10 +127,13 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       },
       hideName: stripping && hideName,
       witness: {
-        received: ({ id, owner, digest }) =>
-          audit.record('upload.received', { who: owner, upload: id, digest }),
-        removed: ({ id, owner }, why) =>
-          audit.record(why === 'expired' ? 'upload.expired' : 'upload.deleted', { who: owner, upload: id }),
+        received: ({ id, owner, digest }, trx) =>
+          audit.recordIn(trx, 'upload.received', { who: owner, upload: id, digest }),
+        removed: ({ id, owner }, why, trx) =>
+          audit.recordIn(trx, why === 'expired' ? 'upload.expired' : 'upload.deleted', {
+            who: owner,
+            upload: id,
+          }),
         refused: ({ id }, who) => recorder.record('access.denied', { who, upload: id, outcome: 'NOT_FOUND' }),
       },
     }),

@@ -34,6 +34,7 @@ describe('openServerDatabase()', () => {
       'names of uploads',
       'audit table',
       'begun logins',
+      'parts of uploads',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

@@ -17,7 +17,12 @@ import {
   sessionLogoutMigrations,
   sessionMigrations,
 } from './session-schema.ts';
-import { type UploadsSchema, uploadMigrations, uploadNameMigrations } from './upload-schema.ts';
+import {
+  type UploadsSchema,
+  uploadMigrations,
+  uploadNameMigrations,
+  uploadPartMigrations,
+} from './upload-schema.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema & AuditSchema;
 
@@ -36,6 +41,7 @@ export const serverMigrations = [
   ...uploadNameMigrations,
   ...auditMigrations,
   ...begunLoginMigrations,
+  ...uploadPartMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
