@@ -44,7 +44,8 @@ export async function appendLines(trx: QueryExecutorProvider, entries: readonly 
   return head;
 }
 
-async function readHead(db: QueryExecutorProvider, lock = sql``): Promise<AuditHead> {
+/** The newest line; for `lock`, see appendLines(). */
+export async function readHead(db: QueryExecutorProvider, lock = sql``): Promise<AuditHead> {
   const { rows } = await sql<AuditHead>`SELECT sequence, sha256 FROM audit_head ${lock}`.execute(db);
   return rows[0] ?? firstHead;
 }

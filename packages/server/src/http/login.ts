@@ -10,10 +10,11 @@ import type { Oidc } from '../access/oidc.ts';
 import type { LoginError } from '../access/oidc-faults.ts';
 import type { Principal } from '../access/principal.ts';
 import type { KeyScope } from '../access/scopes.ts';
-import { createSessions, type Sessions } from '../access/sessions.ts';
+import { createSessions, type NewSession, type Sessions } from '../access/sessions.ts';
 import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';
 import { readJson } from '../intake/read-json.ts';
+import type { Database } from '../store/database.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import type { SessionSchema } from '../store/session-schema.ts';
 import { openPublicAddress, type PublicAddress } from './public-address.ts';
@@ -37,6 +38,8 @@ export interface LoginOptions {
   readonly address?: PublicAddress;
   /** Records logins. */
   readonly audit?: Pick<Audit, 'record'>;
+  /** Records a login in the transaction of its session; if missing, `audit` does so afterwards. */
+  readonly within?: Pick<Database<SessionSchema & KeySchema>, 'transaction'> & Pick<Audit, 'recordIn'>;
   readonly now?: () => number;
 }
 
@@ -190,14 +193,27 @@ export function createLogin(options: LoginOptions): Login {
   async function replaceSession(
     request: FastifyRequest,
     reply: FastifyReply,
-    session: Parameters<Sessions['open']>[0],
+    session: NewSession,
   ): Promise<void> {
     const old = sessionToken(request);
     if (old !== undefined) await sessions.close(old);
-    const token = await sessions.open(session);
-    options.audit?.record('login.succeeded', { who: session.owner });
+    const token = await openRecorded(session);
     // Without Max-Age the browser deletes it when it is closed; the server ends the session in any case.
     setCookie(reply, request, sessionCookie, scopeOf(request), token, 'SameSite=Strict');
+  }
+
+  async function openRecorded(session: NewSession): Promise<string> {
+    const { within } = options;
+    const facts = { who: session.owner };
+    if (within)
+      return within.transaction(async (trx) => {
+        const token = await sessions.open(session, trx);
+        await within.recordIn(trx, 'login.succeeded', facts);
+        return token;
+      });
+    const token = await sessions.open(session);
+    options.audit?.record('login.succeeded', facts);
+    return token;
   }
 
   async function beginOidc(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {

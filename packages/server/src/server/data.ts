@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { computesSuv, formatUidKey } from '@tomaat/core';
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
 import type { App } from '../apps.ts';
 import { type Audit, openAudit } from '../audit/audit-log.ts';
+import { openAuditTable } from '../audit/audit-table.ts';
 import { createWitness } from '../audit/receipts.ts';
 import { countRefusals, type Recorder } from '../audit/refusals.ts';
 import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
@@ -23,6 +24,9 @@ import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';
 import type { FilledOptions } from './options.ts';
+
+/** The time of a shared database, ms. */
+const databaseNowMs = sql<number>`(extract(epoch FROM clock_timestamp()) * 1000)::bigint`;
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
 export interface ServerData extends AsyncDisposable {
@@ -54,11 +58,16 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   await using opened = new AsyncDisposableStack();
   opened.use(lockDataFolder(dataFolder));
   const identity = await openIdentity(dataFolder);
+  const database = opened.use(await openServerDatabase(dataFolder));
+  const isShared = database.dialect === 'postgres';
+  const auditOptions = {
+    identity,
+    onFault: (error: unknown) => logger.error({ err: error }, 'the audit log cannot be written'),
+  };
   const audit = opened.use(
-    await openAudit(dataFolder, {
-      identity,
-      onFault: (error) => logger.error({ err: error }, 'the audit log cannot be written'),
-    }),
+    isShared
+      ? await openAuditTable(database, { ...auditOptions, dataFolder })
+      : await openAudit(dataFolder, auditOptions),
   );
   if (identity.isNew && audit.head().sequence > 0)
     logger.warn(
@@ -68,7 +77,6 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   audit.record('server.started', { version, service: apps.map(({ manifest }) => manifest.id).join(' ') });
   opened.defer(() => audit.record('server.stopped'));
   const recorder = opened.use(countRefusals(audit));
-  const database = opened.use(await openServerDatabase(dataFolder));
   const pseudonyms = await openPseudonyms(dataFolder);
   if ((await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
     await database.truncateWal();
@@ -117,6 +125,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       database,
       blobs,
       folder: join(dataFolder, 'uploads'),
+      shared: isShared ? { nowSql: databaseNowMs } : undefined,
       maxBytes: options.maxUploadBytes,
       leaseMs: options.uploadTtlMs,
       now: clock.nowMs,

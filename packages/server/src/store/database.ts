@@ -39,6 +39,7 @@ export interface Migration {
 /** An open SQLite database. Every commit except an unsynced one is durable (fsync) when its promise resolves. */
 export interface Database<Schema> extends AsyncDisposable {
   readonly db: Kysely<Schema>;
+  readonly dialect: 'sqlite' | 'postgres';
   /**
    * Runs `work` in one transaction (BEGIN IMMEDIATE) and commits when it resolves, else rolls back. There is one
    * connection, so inside `work` only `trx` may be used: `db` there would wait forever, and throws instead.
@@ -79,6 +80,7 @@ export async function openDatabase<Schema>(
 
   const database: Database<Schema> = {
     db,
+    dialect: 'sqlite',
     transaction: (work) =>
       withAfterCommit(
         (run) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => run(trx)))),
