@@ -225,7 +225,10 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   async function shutDown(): Promise<void> {
     closing = true;
     // A proxy still sends requests until it has asked whether this server is ready; other servers compute what they bring.
-    if (isShared) await delay(Math.min(noticeMs, options.drainMs));
+    if (isShared) {
+      openRequests.leave();
+      await delay(Math.min(noticeMs, options.drainMs));
+    }
     admission.close();
     const drained = supervisor.drain(options.drainMs);
     if (isShared) await openRequests.answered(options.drainMs);
