@@ -84,7 +84,7 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
       };
       await sql`DELETE FROM session WHERE hash IN (
         SELECT hash FROM session WHERE owner = ${session.owner}
-        ORDER BY used_ms DESC, created_ms DESC LIMIT -1 OFFSET ${maxSessionsPerOwner - 1})`.execute(trx);
+        ORDER BY used_ms DESC, created_ms DESC LIMIT 1000000 OFFSET ${maxSessionsPerOwner - 1})`.execute(trx);
       await trx.insertInto('session').values(row).execute();
       return token;
     },
@@ -128,7 +128,7 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
     async sweep() {
       const time = now();
       await sql`DELETE FROM session WHERE expires_ms <= ${time} OR used_ms <= ${time - idleMs}
-        OR (key_id IS NULL AND basis IS NOT ${basis ?? null})
+        OR (key_id IS NULL AND basis IS DISTINCT FROM ${basis ?? null})
         OR (key_id IS NOT NULL AND key_id NOT IN (
           SELECT id FROM api_key WHERE revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ${time})))`.execute(
         db,

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { computesSuv, formatUidKey } from '@tomaat/core';
-import { type Kysely, sql } from 'kysely';
+import type { Kysely } from 'kysely';
 import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
 import type { App } from '../apps.ts';
@@ -24,9 +24,6 @@ import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';
 import type { FilledOptions } from './options.ts';
-
-/** The time of a shared database, ms. */
-const databaseNowMs = sql<number>`(extract(epoch FROM clock_timestamp()) * 1000)::bigint`;
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
 export interface ServerData extends AsyncDisposable {
@@ -78,7 +75,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   opened.defer(() => audit.record('server.stopped'));
   const recorder = opened.use(countRefusals(audit));
   const pseudonyms = await openPseudonyms(dataFolder);
-  if ((await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
+  if (!isShared && (await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
     await database.truncateWal();
   const blobs = opened.use(
     await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
@@ -125,7 +122,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       database,
       blobs,
       folder: join(dataFolder, 'uploads'),
-      shared: isShared ? { nowSql: databaseNowMs } : undefined,
+      isShared,
       maxBytes: options.maxUploadBytes,
       leaseMs: options.uploadTtlMs,
       now: clock.nowMs,

@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type AuditSchema, auditMigrations } from './audit-schema.ts';
 import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
+import { openDatabaseAt } from './database-at.ts';
 import {
   geometryMigrations,
   type JobsSchema,
@@ -46,8 +47,15 @@ export const serverMigrations = [
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
-/** @throws TomaatError INTERNAL if the database was emptied although uploads or results exist. */
-export async function openServerDatabase(dataFolder: string): Promise<Database<ServerSchema>> {
+/**
+ * Opens the database of a data folder, or the PostgreSQL database `shared` of several servers.
+ * @throws TomaatError INTERNAL if the database was emptied although uploads or results exist. */
+export async function openServerDatabase(
+  dataFolder: string,
+  shared?: string,
+): Promise<Database<ServerSchema>> {
+  if (shared !== undefined)
+    return openDatabaseAt<ServerSchema>({ url: shared, schema: 'tomaat' }, serverMigrations);
   const file = serverDatabaseFile(dataFolder);
   if (sizeOf(file) === 0) {
     for (const folder of [join(dataFolder, 'blobs', 'sha256'), join(dataFolder, 'uploads')])

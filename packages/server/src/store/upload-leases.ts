@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
-import { type Kysely, type RawBuilder, sql } from 'kysely';
+import { sql } from 'kysely';
+import type { Database } from './database.ts';
 import type { UploadsSchema } from './upload-schema.ts';
 import type { UploadWriter } from './upload-writers.ts';
 
@@ -20,9 +21,7 @@ export interface UploadLeases {
 }
 
 export interface UploadLeasesOptions {
-  db: Kysely<UploadsSchema>;
-  /** The time of the database, ms. */
-  nowSql: RawBuilder<number>;
+  database: Pick<Database<UploadsSchema>, 'db' | 'nowMs'>;
   /** Ends the writer of an upload in this process; see `upload-writers.ts`. */
   end(id: string): Promise<void>;
   /** How long the row of a killed writer counts. */
@@ -36,27 +35,26 @@ const pollMs = 100;
 const longestWaitMs = 40_000;
 
 export function createUploadLeases({
-  db,
-  nowSql,
+  database: { db, nowMs },
   end,
   leaseMs = 5000,
   renewMs = 1000,
 }: UploadLeasesOptions): UploadLeases {
-  const until = sql<number>`${nowSql} + ${leaseMs}`;
+  const until = sql<number>`${nowMs} + ${leaseMs}`;
 
   /** True if this request has the row now. */
   async function take(id: string, token: string): Promise<boolean> {
     const { rows } = await sql`INSERT INTO upload_writer (upload, token, until_ms, is_wanted)
       VALUES (${id}, ${token}, ${until}, 0)
       ON CONFLICT (upload) DO UPDATE SET token = excluded.token, until_ms = excluded.until_ms, is_wanted = 0
-      WHERE upload_writer.until_ms < ${nowSql} RETURNING token`.execute(db);
+      WHERE upload_writer.until_ms < ${nowMs} RETURNING token`.execute(db);
     return rows.length > 0;
   }
 
   /** Whether another request writes; it is asked to end. */
   async function isTaken(id: string): Promise<boolean> {
     const { rows } = await sql`UPDATE upload_writer SET is_wanted = 1
-      WHERE upload = ${id} AND until_ms >= ${nowSql} RETURNING token`.execute(db);
+      WHERE upload = ${id} AND until_ms >= ${nowMs} RETURNING token`.execute(db);
     return rows.length > 0;
   }
 
@@ -116,7 +114,7 @@ export function createUploadLeases({
     },
     takeOver: (id) => wait(async () => !(await isTaken(id))),
     async sweep() {
-      await sql`DELETE FROM upload_writer WHERE until_ms < ${nowSql}`.execute(db);
+      await sql`DELETE FROM upload_writer WHERE until_ms < ${nowMs}`.execute(db);
     },
   };
 }

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { describeError, TomaatError } from '@tomaat/core';
-import type { RawBuilder } from 'kysely';
 import type { Blobs } from './blobs.ts';
 import type { Database } from './database.ts';
 import { findOwnBlob, isUploaded } from './own-blobs.ts';
@@ -32,8 +31,8 @@ export interface UploadsOptions extends UploadCleaning {
   blobs: Blobs;
   /** Folder of the parts; best on the same file system as the blobs. */
   folder: string;
-  /** Whether other servers take the same uploads: then `nowSql` is the time of the database, ms. */
-  shared?: { readonly nowSql: RawBuilder<number> };
+  /** Whether other servers take the same uploads. */
+  isShared?: boolean;
   maxBytes: number;
   /** The most uploads, complete or not, that one owner may have. */
   maxPerOwner?: number;
@@ -53,7 +52,7 @@ export async function openUploads(options: UploadsOptions) {
     database,
     blobs,
     folder,
-    shared,
+    isShared = false,
     maxBytes,
     maxPerOwner = 200,
     leaseMs = 3_600_000,
@@ -65,12 +64,13 @@ export async function openUploads(options: UploadsOptions) {
   } = options;
   const db = database.db;
   const lease = () => now() + leaseMs;
-  const pieces = shared && (await openUploadPieces(folder, { database, blobs, isHeld, expiryMs: lease }));
+  const pieces = isShared
+    ? await openUploadPieces(folder, { database, blobs, isHeld, expiryMs: lease })
+    : undefined;
   const files = pieces ? undefined : await openUploadFiles(folder, { db, expiryMs: lease });
   const parts: UploadParts = pieces ?? files!;
   const writers = createUploadWriters();
-  const leases =
-    shared && createUploadLeases({ db, nowSql: shared.nowSql, end: (id) => writers.takeOver(id) });
+  const leases = isShared ? createUploadLeases({ database, end: (id) => writers.takeOver(id) }) : undefined;
   const evict = async ({ id }: { id: string }) => {
     await writers.takeOver(
       id,
