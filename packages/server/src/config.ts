@@ -82,6 +82,7 @@ const plainAddress = httpAddress
 /** The allowed values of each setting. */
 export const configSchema = z.strictObject({
   data: text,
+  database: text.optional(),
   host: text.default(settings.host.default),
   port: port.default(settings.port.default),
   tlsPort: port.default(settings.tlsPort.default),

@@ -29,6 +29,7 @@ export async function load(flags: Record<string, unknown>) {
 }
 
 export const serverKeys: readonly FlagKey[] = [
+  'database',
   'workers',
   'device',
   'drainSeconds',
