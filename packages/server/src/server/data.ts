@@ -55,7 +55,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   await using opened = new AsyncDisposableStack();
   opened.use(lockDataFolder(dataFolder));
   const identity = await openIdentity(dataFolder);
-  const database = opened.use(await openServerDatabase(dataFolder));
+  const database = opened.use(await openServerDatabase(dataFolder, options.database));
   const isShared = database.dialect === 'postgres';
   const auditOptions = {
     identity,
@@ -81,10 +81,12 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
   );
   const clock = createSteadyClock();
+  // Of several servers none may move the times that all of them have stored: their machines' clocks count.
+  const nowMs = isShared ? Date.now : clock.nowMs;
   const jobs = createJobs({
     database,
     blobs,
-    steadyMs: clock.nowMs,
+    steadyMs: nowMs,
     resultTtlMs: options.resultTtlMs,
     maxQueued: options.maxQueued,
     leaseMs: options.leaseMs,
@@ -125,7 +127,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       isShared,
       maxBytes: options.maxUploadBytes,
       leaseMs: options.uploadTtlMs,
-      now: clock.nowMs,
+      now: nowMs,
       isHeld: jobs.isHeld,
       async strip(file, keep) {
         if (await processing.refusesIdentity()) await headers.refuseIdentity([file], limits);

@@ -50,8 +50,9 @@ export async function openPostgres<Schema>(
     options: `-c search_path=${schema} -c idle_in_transaction_session_timeout=${longestIdleMs} -c lock_timeout=${longestLockMs}`,
     types: { getTypeParser },
   });
-  // An idle connection that ends is replaced by the next query.
+  // A connection that ends is replaced by the next query; without a listener it would end the process, in use or not.
   pool.on('error', () => {});
+  pool.on('connect', (client) => client.on('error', () => {}));
   const db = new Kysely<Schema>({ dialect: createDialect(pool, where) });
   try {
     await checkServer(pool, where, schema);

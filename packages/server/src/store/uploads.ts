@@ -33,6 +33,8 @@ export interface UploadsOptions extends UploadCleaning {
   folder: string;
   /** Whether other servers take the same uploads. */
   isShared?: boolean;
+  /** How long a request of a killed server counts as writing; 5 s if missing. */
+  writerLeaseMs?: number;
   maxBytes: number;
   /** The most uploads, complete or not, that one owner may have. */
   maxPerOwner?: number;
@@ -53,6 +55,7 @@ export async function openUploads(options: UploadsOptions) {
     blobs,
     folder,
     isShared = false,
+    writerLeaseMs,
     maxBytes,
     maxPerOwner = 200,
     leaseMs = 3_600_000,
@@ -70,7 +73,9 @@ export async function openUploads(options: UploadsOptions) {
   const files = pieces ? undefined : await openUploadFiles(folder, { db, expiryMs: lease });
   const parts: UploadParts = pieces ?? files!;
   const writers = createUploadWriters();
-  const leases = isShared ? createUploadLeases({ database, end: (id) => writers.takeOver(id) }) : undefined;
+  const leases = isShared
+    ? createUploadLeases({ database, leaseMs: writerLeaseMs, end: (id) => writers.takeOver(id) })
+    : undefined;
   const evict = async ({ id }: { id: string }) => {
     await writers.takeOver(
       id,
