@@ -83,7 +83,8 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const clock = createSteadyClock();
   // Of several servers none may move the times that all of them have stored: their machines' clocks count.
   const nowMs = isShared ? Date.now : clock.nowMs;
-  const jobs = createJobs({
+  const jobs = opened.use(
+    createJobs({
     database,
     blobs,
     steadyMs: nowMs,
@@ -93,7 +94,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     witness: createWitness(apps, audit),
     concurrencyOf: (service) =>
       apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
-  });
+  }));
   const headers = opened.use(openHeaderReader());
   const processing = await createProcessing({
     policy: options.allowIdentity,

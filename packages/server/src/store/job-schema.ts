@@ -186,7 +186,9 @@ export const sharedQueueMigrations: readonly Migration[] = [
         db,
       );
       await sql`CREATE INDEX blob_hold_digest ON blob_hold (digest)`.execute(db);
-      await sql`CREATE TABLE blob_mark (digest TEXT PRIMARY KEY, marked_ms INTEGER NOT NULL) STRICT`.execute(db);
+      await sql`CREATE TABLE blob_mark (digest TEXT PRIMARY KEY, marked_ms INTEGER NOT NULL) STRICT`.execute(
+        db,
+      );
     },
   },
 ];

@@ -67,9 +67,7 @@ export function createJobs({
   const { db } = database;
   const isShared = database.dialect === 'postgres';
   const events = createJobEvents(
-    isShared && database.openChannel
-      ? (listener) => database.openChannel!(channelName, listener)
-      : undefined,
+    isShared && database.openChannel ? (listener) => database.openChannel!(channelName, listener) : undefined,
   );
   const sharedHolds = isShared ? createSharedHolds({ database, blobs, server: newServerName() }) : undefined;
   const holds = createBlobHolds(db, blobs, sharedHolds);

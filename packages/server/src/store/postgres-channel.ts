@@ -59,8 +59,8 @@ export function openPostgresChannel(
     while (waiting.size > 0) {
       const messages = waiting;
       waiting = new Set();
+      // Who misses it looks again by itself after a while.
       for (const payload of payloadsOf(self, messages))
-        // Who misses it looks again by itself after a while.
         await pool.query('SELECT pg_notify($1, $2)', [name, payload]).catch(() => {});
     }
     saying = undefined;

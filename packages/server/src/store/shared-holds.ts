@@ -64,9 +64,8 @@ export function createSharedHolds({
       await sql`DELETE FROM blob_hold WHERE holder = ${named(holder)} AND digest = ${digest}`.execute(db);
     },
     async isHeld(digest) {
-      const { rows } = await sql`SELECT 1 FROM blob_hold WHERE digest = ${digest} AND until_ms > ${nowMs}`.execute(
-        db,
-      );
+      const { rows } =
+        await sql`SELECT 1 FROM blob_hold WHERE digest = ${digest} AND until_ms > ${nowMs}`.execute(db);
       return rows.length > 0;
     },
     async heldFor(holder) {
@@ -81,7 +80,9 @@ export function createSharedHolds({
     async renew() {
       if (monotonicMs() - renewedMs < renewEveryMs) return;
       renewedMs = monotonicMs();
-      await sql`UPDATE blob_hold SET until_ms = ${nowMs} + ${holdMs}::bigint WHERE holder = ${named('')}`.execute(db);
+      await sql`UPDATE blob_hold SET until_ms = ${nowMs} + ${holdMs}::bigint WHERE holder = ${named('')}`.execute(
+        db,
+      );
     },
     async sweep(remove) {
       const lapsed = await sql<{ digest: string }>`DELETE FROM blob_hold WHERE until_ms <= ${nowMs}
@@ -92,7 +93,9 @@ export function createSharedHolds({
       for (const { digest } of marked.rows)
         await database.transaction(async (trx) => {
           await lock(digest).execute(trx);
-          const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(trx);
+          const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(
+            trx,
+          );
           // Otherwise it has been stored again, or another server was quicker.
           if (rows.length > 0) await remove(digest);
         });

@@ -180,7 +180,9 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
     async unserved() {
       const { rows: found } = await sql<{ id: string; service: string }>`SELECT id, service FROM job
         WHERE state IN ('queued', 'running') AND NOT EXISTS (SELECT 1 FROM offered
-          WHERE offered.service = job.service AND heard_ms > ${nowMs} - ${offerCountsMs}::bigint)`.execute(db);
+          WHERE offered.service = job.service AND heard_ms > ${nowMs} - ${offerCountsMs}::bigint)`.execute(
+        db,
+      );
       return found;
     },
     async takeLapsed() {

@@ -33,10 +33,7 @@ export async function nextQueued(
 }
 
 /** How many jobs are likely to come before each queued one. Within an owner and an urgency, arrival decides; owners take turns. */
-export async function queuePositions(
-  db: Kysely<JobsSchema>,
-  nowMs: number,
-): Promise<Map<string, number>> {
+export async function queuePositions(db: Kysely<JobsSchema>, nowMs: number): Promise<Map<string, number>> {
   const { rows } = await sql<{ id: string }>`
     WITH mine AS (${running}),
       ranked AS (SELECT job.id, job.owner, job.created_ms, job.arrival, ${classAt(nowMs)} AS class,

@@ -44,7 +44,8 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
       return blobs.path(input.digest);
     },
     isRunning: (job) => jobs.isRunning(job.id, job.attempt),
-    touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }).catch(() => {}),
+    touch: (job, stage, fraction) =>
+      void jobs.touch(job.id, job.attempt, { stage, fraction }).catch(() => {}),
     async complete(job, outputs, seconds, { device, rewrites }) {
       const held: string[] = [];
       const keep = async ({ digest }: { digest: string }) => {
