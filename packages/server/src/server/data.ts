@@ -85,16 +85,17 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const nowMs = isShared ? Date.now : clock.nowMs;
   const jobs = opened.use(
     createJobs({
-    database,
-    blobs,
-    steadyMs: nowMs,
-    resultTtlMs: options.resultTtlMs,
-    maxQueued: options.maxQueued,
-    leaseMs: options.leaseMs,
-    witness: createWitness(apps, audit),
-    concurrencyOf: (service) =>
-      apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
-  }));
+      database,
+      blobs,
+      steadyMs: nowMs,
+      resultTtlMs: options.resultTtlMs,
+      maxQueued: options.maxQueued,
+      leaseMs: options.leaseMs,
+      witness: createWitness(apps, audit),
+      concurrencyOf: (service) =>
+        apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
+    }),
+  );
   const headers = opened.use(openHeaderReader());
   const processing = await createProcessing({
     policy: options.allowIdentity,

@@ -98,7 +98,10 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     const atOnce = await Promise.all(
       Array.from({ length: 8 }, (_, i) => (i % 2 ? first : second).jobs.claim(services, 'worker')),
     );
-    const counts = Object.groupBy(atOnce.filter((job) => job !== undefined), ({ service }) => service);
+    const counts = Object.groupBy(
+      atOnce.filter((job) => job !== undefined),
+      ({ service }) => service,
+    );
     expect(services.map((service) => counts[service]?.length)).toEqual([1, 2, 3]);
     for (const job of atOnce) if (job) await finish(first, job);
 
