@@ -83,17 +83,19 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const clock = createSteadyClock();
   // Of several servers none may move the times that all of them have stored: their machines' clocks count.
   const nowMs = isShared ? Date.now : clock.nowMs;
-  const jobs = createJobs({
-    database,
-    blobs,
-    steadyMs: nowMs,
-    resultTtlMs: options.resultTtlMs,
-    maxQueued: options.maxQueued,
-    leaseMs: options.leaseMs,
-    witness: createWitness(apps, audit),
-    concurrencyOf: (service) =>
-      apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
-  });
+  const jobs = opened.use(
+    createJobs({
+      database,
+      blobs,
+      steadyMs: nowMs,
+      resultTtlMs: options.resultTtlMs,
+      maxQueued: options.maxQueued,
+      leaseMs: options.leaseMs,
+      witness: createWitness(apps, audit),
+      concurrencyOf: (service) =>
+        apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
+    }),
+  );
   const headers = opened.use(openHeaderReader());
   const processing = await createProcessing({
     policy: options.allowIdentity,

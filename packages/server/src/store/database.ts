@@ -30,6 +30,7 @@ import {
   type TransactionSettings,
 } from 'kysely';
 import { withAfterCommit } from './after-commit.ts';
+import type { Channel, ChannelListener } from './job-events.ts';
 
 /** One numbered step of the schema; its number is its place in the list, so a step is never moved or removed. */
 export interface Migration {
@@ -58,6 +59,8 @@ export interface Database<Schema> extends AsyncDisposable {
   unsynced<T>(query: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** Merges the write-ahead log into the database and empties it, so that no file contains deleted rows. */
   truncateWal(): Promise<void>;
+  /** A channel to the other processes that have this database open; undefined if there are none. */
+  openChannel?(name: string, listener: ChannelListener): Channel;
   close(): Promise<void>;
 }
 

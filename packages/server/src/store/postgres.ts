@@ -17,6 +17,7 @@ import {
 import pg from 'pg';
 import { withAfterCommit } from './after-commit.ts';
 import type { Database, Migration } from './database.ts';
+import { openPostgresChannel } from './postgres-channel.ts';
 
 /** The oldest version that is tried. */
 const oldestVersion = 130_000;
@@ -72,6 +73,8 @@ export async function openPostgres<Schema>(
       }),
     // Vacuum is the operator's.
     async truncateWal() {},
+    openChannel: (name, listener) =>
+      openPostgresChannel({ connectionString: url, application_name: 'tomaat' }, pool, name, listener),
     close: () => db.destroy(),
     [Symbol.asyncDispose]: () => db.destroy(),
   };

@@ -35,6 +35,7 @@ describe('openServerDatabase()', () => {
       'audit table',
       'begun logins',
       'parts of uploads',
+      'shared queue',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

@@ -10,6 +10,7 @@ import {
   jobMigrations,
   keptMigrations,
   receiptMigrations,
+  sharedQueueMigrations,
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
 import {
@@ -43,6 +44,7 @@ export const serverMigrations = [
   ...auditMigrations,
   ...begunLoginMigrations,
   ...uploadPartMigrations,
+  ...sharedQueueMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
