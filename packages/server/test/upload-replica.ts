@@ -10,13 +10,13 @@ import { openUploads } from '../src/store/uploads.ts';
 
 const [databaseUrl, blobsFolder, folder] = process.argv.slice(2);
 const database = await openServerDatabase(folder, databaseUrl);
-const blobs = await openBlobs(blobsFolder);
+const blobs = await openBlobs(blobsFolder, { isShared: true });
 const maxUploadBytes = 2 ** 30;
 const uploads = await openUploads({
   database,
   blobs,
   folder: join(folder, 'uploads'),
-  isShared: true,
+  shared: { hold: async () => {}, release: async () => {}, drop: async () => {} },
   writerLeaseMs: 1500,
   maxBytes: maxUploadBytes,
   isHeld: (digest) => uploads.keeps(digest),

@@ -81,6 +81,7 @@ async function openServer(
     strictTlsPort: sources.tlsPort !== 'default',
     dataFolder: config.data,
     database,
+    blobs: config.blobs,
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
     ...accessSettings(config),

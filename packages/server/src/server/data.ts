@@ -14,6 +14,7 @@ import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts'
 import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
@@ -23,6 +24,7 @@ import { openUploads, type Uploads } from '../store/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';
+import { checkDeployment } from './deployment.ts';
 import type { FilledOptions } from './options.ts';
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
@@ -77,8 +79,12 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const pseudonyms = await openPseudonyms(dataFolder);
   if (!isShared && (await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
     await database.truncateWal();
+  const blobsFolder = options.blobs ?? join(dataFolder, 'blobs');
   const blobs = opened.use(
-    await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
+    await openBlobs(blobsFolder, {
+      minFreeBytes: options.minFreeBytes,
+      isShared,
+    }),
   );
   const clock = createSteadyClock();
   // Of several servers none may move the times that all of them have stored: their machines' clocks count.
@@ -121,12 +127,20 @@ export async function openServerData(apps: readonly App[], options: FilledOption
         uidKey: formatUidKey(await openUidKey(dataFolder)),
       }
     : undefined;
+  if (isShared)
+    await checkDeployment(database.db as unknown as Kysely<DeploymentSchema>, {
+      identity,
+      pseudonyms,
+      uidKey: stripping?.uidKey,
+      blobs: blobsFolder,
+      dataFolder,
+    });
   const uploads = opened.use(
     await openUploads({
       database,
       blobs,
       folder: join(dataFolder, 'uploads'),
-      isShared,
+      shared: isShared ? { hold: jobs.hold, release: jobs.release, drop: jobs.drop } : undefined,
       maxBytes: options.maxUploadBytes,
       leaseMs: options.uploadTtlMs,
       now: nowMs,

@@ -93,22 +93,27 @@ const readBytes = 128 * 1024;
 
 /**
  * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
- * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads must leave.
+ * must belong to this process alone (lockDataFolder), or to servers that agree in a database on what is deleted (`isShared`).
+ * `minFreeBytes` is the free space that uploads must leave.
  */
-export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
+export async function openBlobs(
+  dir: string,
+  options: { minFreeBytes?: number; isShared?: boolean } = {},
+): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
   const named = await attempt(async () => {
     await makeFolder(folders.named);
     await makeFolder(folders.temporary);
     return openFolder(folders.named);
   });
-  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, named);
+  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, named, options.isShared ?? false);
 }
 
 class FileBlobs implements Blobs {
   readonly #named: string;
   readonly #temporary: string;
   readonly #minFreeBytes: number;
+  readonly #isShared: boolean;
   /** The folder of the named ones, to be synced; undefined where a folder cannot be opened and need not be synced. */
   readonly #namedFolder: FileHandle | undefined;
   readonly #writers = new Set<FileWriter>();
@@ -121,7 +126,9 @@ class FileBlobs implements Blobs {
     folders: { named: string; temporary: string },
     minFreeBytes: number,
     namedFolder: FileHandle | undefined,
+    isShared: boolean,
   ) {
+    this.#isShared = isShared;
     this.#named = folders.named;
     this.#temporary = folders.temporary;
     this.#minFreeBytes = minFreeBytes;
@@ -259,7 +266,7 @@ class FileBlobs implements Blobs {
     let removed = 0;
     for (const name of await readdir(this.#temporary)) {
       const path = join(this.#temporary, name);
-      if (ours.has(path)) continue;
+      if (ours.has(path) || (this.#isShared && (await isRecent(path)))) continue;
       await rm(path, { recursive: true, force: true });
       removed++;
     }
@@ -364,6 +371,13 @@ class FileBlobs implements Blobs {
       if (this.#queues.get(digest) === settled) this.#queues.delete(digest);
     }
   }
+}
+
+/** A file that is being written by another server has been changed since. */
+const abandonedMs = 24 * 3_600_000;
+async function isRecent(path: string): Promise<boolean> {
+  const file = await attempt(() => stat(path, { bigint: true }).catch(absent));
+  return file === undefined || Number(file.mtimeMs) > Date.now() - abandonedMs;
 }
 
 const hexPattern = /^[0-9a-f]{64}$/;

@@ -36,6 +36,7 @@ describe('openServerDatabase()', () => {
       'begun logins',
       'parts of uploads',
       'shared queue',
+      'deployment',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

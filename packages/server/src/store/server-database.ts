@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { type AuditSchema, auditMigrations } from './audit-schema.ts';
 import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
 import { openDatabaseAt } from './database-at.ts';
+import { type DeploymentSchema, deploymentMigrations } from './deployment-schema.ts';
 import {
   geometryMigrations,
   type JobsSchema,
@@ -26,7 +27,12 @@ import {
   uploadPartMigrations,
 } from './upload-schema.ts';
 
-export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema & AuditSchema;
+export type ServerSchema = JobsSchema &
+  UploadsSchema &
+  KeySchema &
+  SessionSchema &
+  AuditSchema &
+  DeploymentSchema;
 
 /** The server's database: jobs, uploads, keys and browser sessions. New steps are only added at the end. */
 export const serverMigrations = [
@@ -45,6 +51,7 @@ export const serverMigrations = [
   ...begunLoginMigrations,
   ...uploadPartMigrations,
   ...sharedQueueMigrations,
+  ...deploymentMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');

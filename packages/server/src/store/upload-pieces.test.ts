@@ -68,7 +68,13 @@ describe.each([['SQLite', false], ...(postgresBin ? ([['PostgreSQL', true]] as c
             database,
             blobs,
             folder: join(folder, name),
-            isShared: true,
+            shared: {
+              hold: async () => {},
+              release: async () => {},
+              async drop(digests) {
+                for (const digest of digests) await blobs.delete(digest, () => servers[0].keeps(digest));
+              },
+            },
             maxBytes: 64 * mib,
             isHeld: (digest) => servers[0].keeps(digest),
             witness: {

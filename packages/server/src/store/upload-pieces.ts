@@ -8,7 +8,7 @@ import type { Blobs } from './blobs.ts';
 import type { Database } from './database.ts';
 import { attempt, makeFolder, writeAll } from './disk.ts';
 import { tooManyBytes, type UploadParts, untilAborted } from './upload-parts.ts';
-import type { UploadRow, UploadsSchema } from './upload-schema.ts';
+import type { SharedBlobHolds, UploadRow, UploadsSchema } from './upload-schema.ts';
 
 /**
  * The bytes of incomplete uploads where several servers share a database and a blob store: pieces in the blob store, each
@@ -26,8 +26,7 @@ export interface UploadPiecesOptions {
   blobs: Blobs;
   /** When an upload used now expires, ms. */
   expiryMs(): number;
-  /** What else keeps a blob. */
-  isHeld(digest: string): Promise<boolean>;
+  holds: SharedBlobHolds;
 }
 
 const smallestPieceBytes = 2 ** 20;
@@ -45,7 +44,7 @@ export const pieceBytesOf = (sizeBytes: number): number =>
 /** `folder`: where pieces are joined, of this process alone; what an earlier one left is removed. */
 export async function openUploadPieces(
   folder: string,
-  { database, blobs, expiryMs, isHeld }: UploadPiecesOptions,
+  { database, blobs, expiryMs, holds }: UploadPiecesOptions,
 ): Promise<UploadPieces> {
   const { db } = database;
   await makeFolder(folder);
@@ -98,8 +97,7 @@ export async function openUploadPieces(
 
   async function removePieces(id: string): Promise<void> {
     const rows = await db.deleteFrom('upload_part').where('upload', '=', id).returning('digest').execute();
-    for (const digest of new Set(rows.map((row) => row.digest)))
-      await blobs.delete(digest, () => isHeld(digest));
+    await holds.drop(rows.map((row) => row.digest));
   }
 
   return {
@@ -152,7 +150,10 @@ export async function openUploadPieces(
         piece = undefined;
         if (!whole) return;
         await using _ended = whole;
-        await whole.commit((ref) => addPiece(row, from, ref));
+        await whole.commit(async (ref) => {
+          await holds.hold(ref.digest);
+          await addPiece(row, from, ref).finally(() => holds.release([ref.digest]));
+        });
         from = at;
       };
       try {

@@ -137,6 +137,15 @@ export interface UploadWitness {
   refused?(upload: { id: string }, caller: string): void;
 }
 
+/** What keeps blobs, where several servers share them; see `blob-holds.ts`. */
+export interface SharedBlobHolds {
+  /** Keeps a blob for this server until it is released. @throws TomaatError BUSY if another server has just deleted it */
+  hold(digest: string): Promise<void>;
+  release(digests: Iterable<string>): Promise<void>;
+  /** Deletes, a little later, those that nothing refers to. */
+  drop(digests: Iterable<string>): Promise<void>;
+}
+
 /** What is done with identifying text when a file is complete. */
 export interface UploadCleaning {
   /**

@@ -11,6 +11,7 @@ import { openUploadPieces } from './upload-pieces.ts';
 import { makeRoom } from './upload-room.ts';
 import {
   type NewUpload,
+  type SharedBlobHolds,
   toUpload,
   type Upload,
   type UploadCleaning,
@@ -31,8 +32,8 @@ export interface UploadsOptions extends UploadCleaning {
   blobs: Blobs;
   /** Folder of the parts; best on the same file system as the blobs. */
   folder: string;
-  /** Whether other servers take the same uploads. */
-  isShared?: boolean;
+  /** Given if other servers take the same uploads. */
+  shared?: SharedBlobHolds;
   /** How long a request of a killed server counts as writing; 5 s if missing. */
   writerLeaseMs?: number;
   maxBytes: number;
@@ -54,7 +55,7 @@ export async function openUploads(options: UploadsOptions) {
     database,
     blobs,
     folder,
-    isShared = false,
+    shared,
     writerLeaseMs,
     maxBytes,
     maxPerOwner = 200,
@@ -67,13 +68,13 @@ export async function openUploads(options: UploadsOptions) {
   } = options;
   const db = database.db;
   const lease = () => now() + leaseMs;
-  const pieces = isShared
-    ? await openUploadPieces(folder, { database, blobs, isHeld, expiryMs: lease })
+  const pieces = shared
+    ? await openUploadPieces(folder, { database, blobs, holds: shared, expiryMs: lease })
     : undefined;
   const files = pieces ? undefined : await openUploadFiles(folder, { db, expiryMs: lease });
   const parts: UploadParts = pieces ?? files!;
   const writers = createUploadWriters();
-  const leases = isShared
+  const leases = shared
     ? createUploadLeases({ database, leaseMs: writerLeaseMs, end: (id) => writers.takeOver(id) })
     : undefined;
   const evict = async ({ id }: { id: string }) => {
@@ -221,6 +222,7 @@ export async function openUploads(options: UploadsOptions) {
     // Recorded first: after a crash between the two steps the next start finds the blob through it.
     await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
     const keep = async (stored: { digest: string }) => {
+      await shared?.hold(stored.digest);
       await database.transaction(async (trx) => {
         const { numUpdatedRows } = await trx
           .updateTable('upload')
@@ -230,6 +232,7 @@ export async function openUploads(options: UploadsOptions) {
         if (numUpdatedRows === 0n) throw gone();
         await witness?.received({ id, owner: row.owner, digest }, trx);
       });
+      await shared?.release([stored.digest]);
     };
     const path = parts.pathOf(id);
     const isStripped = await strip(
@@ -273,7 +276,9 @@ export async function openUploads(options: UploadsOptions) {
       return found;
     });
     await parts.remove(id);
-    if (row?.digest) await blobs.delete(row.digest, () => isHeld(row.digest!));
+    const digest = row?.digest;
+    if (digest && shared) await shared.drop([digest]);
+    else if (digest) await blobs.delete(digest, () => isHeld(digest));
     return row !== undefined;
   }
 

@@ -30,6 +30,7 @@ export async function load(flags: Record<string, unknown>) {
 
 export const serverKeys: readonly FlagKey[] = [
   'database',
+  'blobs',
   'workers',
   'device',
   'drainSeconds',
