@@ -227,7 +227,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     // A proxy still sends requests until it has asked whether this server is ready; other servers compute what they bring.
     if (isShared) {
       openRequests.leave();
-      await delay(Math.min(noticeMs, options.drainMs));
+      await delay(Math.min(noticeMs, options.drainMs / 4));
     }
     admission.close();
     const drained = supervisor.drain(options.drainMs);
