@@ -127,6 +127,5 @@ describe.skipIf(!postgresBin)('servers that are replaced one after the other', (
     const verified = await tomaat(['audit', 'verify', '--data', dataOf('two'), '--database', database]);
     expect(verified.stderr).toBe('');
     expect(verified.stdout).toContain('The audit log is intact');
-    console.log(done, verified.stdout);
   }, 240_000);
 });

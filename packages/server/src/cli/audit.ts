@@ -113,7 +113,7 @@ async function verifyLog(
   const report = await named(log, async () => {
     if (table === undefined) return verifyAudit(logFolder(folder, log), { ...options, headFile: flags.head });
     await using database = await openServerDatabase(folder, table);
-    return verifyAuditTable(database.db as unknown as Kysely<AuditSchema>, options);
+    return await verifyAuditTable(database.db as unknown as Kysely<AuditSchema>, options);
   });
   const other = issuers.find((issuer) => ![...signers, report.thumbprint].includes(issuer));
   if (other !== undefined) {
