@@ -78,7 +78,10 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   if (!isShared && (await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
     await database.truncateWal();
   const blobs = opened.use(
-    await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
+    await openBlobs(options.blobs ?? join(dataFolder, 'blobs'), {
+      minFreeBytes: options.minFreeBytes,
+      isShared: options.blobs !== undefined,
+    }),
   );
   const clock = createSteadyClock();
   // Of several servers none may move the times that all of them have stored: their machines' clocks count.
