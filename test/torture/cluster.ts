@@ -320,11 +320,14 @@ async function judge(
   let lost = 0;
   const wrong: string[] = [];
   let givenUp = 0;
+  let killed = 0;
   for (const [i, { id }] of accepted.entries()) {
     const { url } = servers[i % 2].server;
     const job = await settledJob(url, id, 120_000);
     if (!job || !isSettled(job)) lost++;
     else if (job.error?.code === 'WORKER_DIED' && job.attempt >= 3) givenUp++;
+    // What kills a child from outside is, for its server, the system that is short of memory.
+    else if (job.error?.code === 'OUT_OF_MEMORY' && killed++ < (done.child ?? 0) * 2) continue;
     else {
       const result = await resultOf(url, job);
       if (result !== expected) wrong.push(`${result}, attempt ${job.attempt}: ${job.error?.message}`);
@@ -335,9 +338,10 @@ async function judge(
   const count = async (text: string) =>
     Number((await client.query(`SELECT count(*) AS n FROM ${text}`)).rows[0].n);
   const rows = await count('tomaat.job');
-  const settledTwice = await count(
-    "(SELECT subject FROM (SELECT fields->>'job' AS subject FROM (SELECT line::json AS fields FROM tomaat.audit_line) f WHERE fields->>'event' LIKE 'job.%' AND fields->>'event' NOT IN ('job.accepted')) s GROUP BY subject HAVING count(*) > 1) t",
-  ).catch(() => Number.NaN);
+  const ends = `FROM (SELECT line::json->>'job' AS job FROM tomaat.audit_line
+    WHERE line::json->>'event' IN ('prediction.succeeded', 'prediction.failed', 'prediction.canceled')) AS told`;
+  const ended = await count(`(SELECT DISTINCT job ${ends}) AS jobs`);
+  const endedTwice = await count(`(SELECT job ${ends} GROUP BY job HAVING count(*) > 1) AS jobs`);
   const running = await count("tomaat.job WHERE state = 'running'");
   await client.end();
   const streams = accepted.filter(({ streamed }) => streamed !== undefined);
@@ -355,14 +359,18 @@ async function judge(
     finding(
       wrong === 0,
       'no result is wrong or torn',
-      `${wrong} differ; ${givenUp} lost their process three times`,
+      `${wrong} differ; ${givenUp} lost their process three times, the child of ${killed} was killed`,
     ),
     finding(
       rows - services.length >= accepted.length && rows - services.length - accepted.length <= 3,
       'no request makes two jobs',
       `${rows - services.length} rows for ${accepted.length} accepted`,
     ),
-    finding(settledTwice === 0, 'nothing ends twice', `${settledTwice} with two ends in the audit log`),
+    finding(
+      endedTwice === 0 && ended === rows,
+      'each job ends once',
+      `${ended} with an end in the audit log, ${endedTwice} with two`,
+    ),
     finding(
       services.every((service) => (most[service] ?? 0) <= limits[service]),
       'no service gets more places than it has',
