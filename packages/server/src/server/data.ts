@@ -83,7 +83,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const blobs = opened.use(
     await openBlobs(blobsFolder, {
       minFreeBytes: options.minFreeBytes,
-      isShared,
+      isShared: options.blobs !== undefined,
     }),
   );
   const clock = createSteadyClock();

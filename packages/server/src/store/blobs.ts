@@ -93,8 +93,8 @@ const readBytes = 128 * 1024;
 
 /**
  * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
- * must belong to this process alone (lockDataFolder), or to servers that agree in a database on what is deleted (`isShared`).
- * `minFreeBytes` is the free space that uploads must leave.
+ * must belong to this process alone (lockDataFolder), unless it is `isShared` with others: then files of another process are not taken
+ * for leftovers. `minFreeBytes` is the free space that uploads must leave.
  */
 export async function openBlobs(
   dir: string,
@@ -108,6 +108,9 @@ export async function openBlobs(
   });
   return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, named, options.isShared ?? false);
 }
+
+/** A file that nobody has written to for so long is a leftover. */
+const abandonedAfterMs = 24 * 3_600_000;
 
 class FileBlobs implements Blobs {
   readonly #named: string;
@@ -261,12 +264,19 @@ class FileBlobs implements Blobs {
       if (hexPattern.test(entry.name)) yield `sha256:${entry.name}`;
   }
 
+  /** Whether another process that shares the folder may be writing this file. */
+  async #isOfOther(path: string): Promise<boolean> {
+    if (!this.#isShared) return false;
+    const status = await stat(path).catch(() => undefined);
+    return status === undefined || Date.now() - status.mtimeMs < abandonedAfterMs;
+  }
+
   async sweepTemporary(): Promise<number> {
     const ours = new Set(Array.from(this.#writers, (writer) => writer.path));
     let removed = 0;
     for (const name of await readdir(this.#temporary)) {
       const path = join(this.#temporary, name);
-      if (ours.has(path) || (this.#isShared && (await isRecent(path)))) continue;
+      if (ours.has(path) || (await this.#isOfOther(path))) continue;
       await rm(path, { recursive: true, force: true });
       removed++;
     }
@@ -310,7 +320,8 @@ class FileBlobs implements Blobs {
         await this.#namedFolder?.sync();
         await keep?.(ref);
       } catch (error) {
-        if (isNew) await rm(target, { force: true });
+        // Another process that shares the folder may have stored the same bytes meanwhile: then it is left to what looks for orphans.
+        if (isNew && !this.#isShared) await rm(target, { force: true });
         throw error;
       }
     });
@@ -371,13 +382,6 @@ class FileBlobs implements Blobs {
       if (this.#queues.get(digest) === settled) this.#queues.delete(digest);
     }
   }
-}
-
-/** A file that is being written by another server has been changed since. */
-const abandonedMs = 24 * 3_600_000;
-async function isRecent(path: string): Promise<boolean> {
-  const file = await attempt(() => stat(path, { bigint: true }).catch(absent));
-  return file === undefined || Number(file.mtimeMs) > Date.now() - abandonedMs;
 }
 
 const hexPattern = /^[0-9a-f]{64}$/;
