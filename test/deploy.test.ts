@@ -152,9 +152,9 @@ describe.skipIf(!kubectl)('deploy/kubernetes', () => {
     }
   });
 
-  it('replicas keep nothing on a volume, and are replaced one after the other', () => {
-    const kinds = build('replicas').map(({ kind }) => kind);
-    expect(kinds).not.toContain('PersistentVolumeClaim');
+  it('replicas share a volume, and are replaced one after the other', () => {
+    const [claim] = build('replicas').filter(({ kind }) => kind === 'PersistentVolumeClaim');
+    expect(claim.spec.accessModes).toEqual(['ReadWriteMany']);
     const [{ spec }] = build('replicas').filter(({ kind }) => kind === 'Deployment');
     expect(spec).toMatchObject({ replicas: 2, strategy: { rollingUpdate: { maxUnavailable: 0 } } });
     const { volumes, initContainers, containers } = (spec.template as { spec: Replica }).spec;
