@@ -2,6 +2,7 @@ import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient } from '@tomaat/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { isSlowWanted } from '../../../test/real-data.ts';
 import { tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { openReplicaProxy, type ReplicaProxy } from './replica-proxy.ts';
@@ -32,7 +33,7 @@ const serve = (name: string): Promise<Serving> =>
     { drainSeconds: 8 },
   );
 
-describe.skipIf(!postgresBin)('servers that are replaced one after the other', () => {
+describe.skipIf(!postgresBin || !isSlowWanted())('servers that are replaced one after the other', () => {
   beforeAll(async () => {
     folder = await temporaryFolder();
     postgres = await startPostgres();
