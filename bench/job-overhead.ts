@@ -11,13 +11,8 @@ import { openApp } from '../packages/server/src/apps.ts';
 import { createServerMetrics } from '../packages/server/src/http/metrics.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { openBlobs } from '../packages/server/src/store/blobs.ts';
-import { openDatabase } from '../packages/server/src/store/database.ts';
-import {
-  type JobsSchema,
-  jobMigrations,
-  receiptMigrations,
-} from '../packages/server/src/store/job-schema.ts';
 import { createJobs } from '../packages/server/src/store/jobs.ts';
+import { openServerDatabase } from '../packages/server/src/store/server-database.ts';
 import type { JobSource } from '../packages/server/src/worker/job-source.ts';
 import { localSource } from '../packages/server/src/worker/local-source.ts';
 import { startSupervisor } from '../packages/server/src/worker/supervisor.ts';
@@ -60,10 +55,7 @@ async function smallImage(): Promise<Buffer> {
 
 async function measureStart(folder: string, image: Buffer, rounds: number): Promise<number[]> {
   await using blobs = await openBlobs(join(folder, 'blobs'));
-  await using database = await openDatabase<JobsSchema>(join(folder, 'server.db'), [
-    ...jobMigrations,
-    ...receiptMigrations,
-  ]);
+  await using database = await openServerDatabase(folder);
   const jobs = createJobs({ database, blobs, resultTtlMs: 3_600_000, maxQueued: 1000 });
   const http = fastify();
   const app = await openApp(threshold);

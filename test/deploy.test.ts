@@ -96,7 +96,7 @@ describe.skipIf(!kubectl)('deploy/kubernetes', () => {
     spec: spec.jobTargetRef,
   });
   beforeAll(() => {
-    all = ['server', 'worker', 'gpu'].flatMap(build);
+    all = ['server', 'replicas', 'worker', 'gpu'].flatMap(build);
     known = all
       .filter(({ kind }) => kind !== 'TriggerAuthentication')
       .map((manifest) => (manifest.kind === 'ScaledJob' ? asJob(manifest) : manifest))
@@ -144,12 +144,27 @@ describe.skipIf(!kubectl)('deploy/kubernetes', () => {
         ({ kind, spec }) => (kind === 'ScaledJob' ? spec.jobTargetRef : spec) as { template?: { spec: Pod } },
       )
       .flatMap(({ template }) => (template ? [template.spec] : []));
-    expect(pods).toHaveLength(3);
+    expect(pods).toHaveLength(4);
     for (const pod of pods) {
       expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(settings.drainSeconds.default + 10);
       const flags = understand(pod.containers[0].args);
       expect(flags.workers === '0' || flags.idleExit === 120).toBe(true);
     }
+  });
+
+  it('replicas share a volume, and are replaced one after the other', () => {
+    const [claim] = build('replicas').filter(({ kind }) => kind === 'PersistentVolumeClaim');
+    expect(claim.spec.accessModes).toEqual(['ReadWriteMany']);
+    const [{ spec }] = build('replicas').filter(({ kind }) => kind === 'Deployment');
+    expect(spec).toMatchObject({ replicas: 2, strategy: { rollingUpdate: { maxUnavailable: 0 } } });
+    const { volumes, initContainers, containers } = (spec.template as { spec: Replica }).spec;
+    expect(volumes.find(({ name }) => name === 'data')).toEqual({
+      name: 'data',
+      emptyDir: expect.anything(),
+    });
+    expect(initContainers[0].image).toBe(containers[0].image);
+    const database = containers[0].env.find(({ name }) => name === 'TOMAAT_DATABASE');
+    expect(database?.valueFrom.secretKeyRef).toEqual({ name: 'tomaat-database', key: 'url' });
   });
 
   it('KEDA reads the metric of the service whose workers it starts', () => {
@@ -165,6 +180,12 @@ describe.skipIf(!kubectl)('deploy/kubernetes', () => {
 interface Pod {
   terminationGracePeriodSeconds: number;
   containers: { args: string[] }[];
+}
+
+interface Replica {
+  volumes: { name: string }[];
+  initContainers: { image: string }[];
+  containers: { image: string; env: { name: string; valueFrom: { secretKeyRef: unknown } }[] }[];
 }
 
 describe('deploy/container', () => {

@@ -44,6 +44,11 @@ export const maySkip: readonly MaySkip[] = [
     reason: 'a minute, and the real images (TOMAAT_TEST_DATA): TOMAAT_SLOW=1 runs it',
     holds: noData || !process.env.TOMAAT_SLOW,
   },
+  {
+    file: 'server/test/rolling-restart.test.ts',
+    reason: 'half a minute: TOMAAT_SLOW=1 runs it',
+    holds: !process.env.TOMAAT_SLOW,
+  },
   { file: 'test/dicom-results.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-measurement-report.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-structure-set.test.ts', test: /Japanese/, reason: images, holds: noData },

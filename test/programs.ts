@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 
 /**
@@ -140,6 +140,15 @@ export const findDsrdump = (): string | undefined => findProgram('dsrdump', ['--
 /** dcmtk’s sender and receiver of DIMSE. */
 export const findDcmtk = (): string | undefined =>
   findProgram('dcmsend', ['--version']) && findProgram('storescp', ['--version']);
+/** The folder of PostgreSQL's programs: Debian keeps those of a server off the PATH, by version. */
+export function findPostgres(): string | undefined {
+  const home = '/usr/lib/postgresql';
+  const versions = existsSync(home) ? readdirSync(home).sort((a, b) => Number(b) - Number(a)) : [];
+  const found = versions
+    .map((version) => join(home, version, 'bin'))
+    .find((bin) => existsSync(join(bin, 'initdb')));
+  return orRequired(found, 'postgresql');
+}
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');

@@ -1,12 +1,13 @@
 /**
  * `npm run torture [PART…]`: what a server has to bear, at length. Each part prints what was asked for and what was seen;
  * the exit code is 1 if anything fell short. TORTURE_SCALE=0.1 makes it shorter, 2 longer; --kills and --seed are for the part
- * gateway, --minutes for gatewayOutage.
+ * gateway, --minutes for gatewayOutage and cluster.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { cluster } from './cluster.ts';
 import { crashPoints } from './crash-points.ts';
 import { disk } from './disk.ts';
 import { gatewayKills } from './gateway.ts';
@@ -43,6 +44,11 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   gateway: (folder) =>
     gatewayKills(folder, { kills: Number(flags.kills ?? scaled(100)), seed: Number(flags.seed) }),
   gatewayOutage: (folder) => gatewayOutage(folder, { minutes: Number(flags.minutes ?? scaled(10)) }),
+  cluster: (folder) =>
+    cluster(folder, {
+      seconds: flags.minutes ? 60 * Number(flags.minutes) : scaled(120),
+      seed: Number(flags.seed),
+    }),
   gatewayDisk: (folder) => gatewayDisk(folder),
   kills: (folder) => killLoop(folder, { kills: scaled(200) }),
 };

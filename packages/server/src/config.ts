@@ -82,6 +82,12 @@ const plainAddress = httpAddress
 /** The allowed values of each setting. */
 export const configSchema = z.strictObject({
   data: text,
+  database: text.optional(),
+  blobs: text
+    .refine((value) => !/^[a-z0-9+.-]+:\/\//i.test(value), {
+      error: 'must be a folder: other stores are not supported yet',
+    })
+    .optional(),
   host: text.default(settings.host.default),
   port: port.default(settings.port.default),
   tlsPort: port.default(settings.tlsPort.default),
@@ -247,6 +253,8 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   }
   if (values.oidcIssuer !== undefined && values.login !== true)
     faults.push('--oidc-issuer has no effect without --login. Give --login too.');
+  if (values.blobs !== undefined && values.database === undefined)
+    faults.push('--blobs is for servers that share a database. Give --database too, or leave --blobs out.');
   faults.push(...archiveFaults(values));
   const devices = (values.device as readonly Device[] | undefined) ?? [];
   const fault = deviceFault(devices, values.workers as number | undefined);

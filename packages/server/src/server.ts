@@ -19,6 +19,7 @@ import { registerJobRoutes } from './http/jobs.ts';
 import { createLogin, openOidc } from './http/login.ts';
 import { addCertificateExpiry, createServerMetrics } from './http/metrics.ts';
 import { checkModelsGiven, registerModelRoutes } from './http/models.ts';
+import { trackRequests } from './http/open-requests.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
 import { openPublicAddress } from './http/public-address.ts';
@@ -61,6 +62,8 @@ export interface RunningServer extends ServerAddresses {
   close(): Promise<void>;
 }
 
+/** How long a proxy may take to notice that a server with others beside it is no longer ready. */
+const noticeMs = 5000;
 /** For answers in progress when the server stops. */
 const lastWordsMs = 200;
 
@@ -78,6 +81,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
 
   const data = opened.use(await openServerData(apps, options));
   const { audit, recorder, identity, database, pseudonyms, jobs, blobs, uploads } = data;
+  const isShared = database.dialect === 'postgres';
   const services = createServices(apps, jobs, {
     address,
     defaultId: options.defaultService,
@@ -85,7 +89,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     processing: data.processing,
     withholdModels: options.withholdModels,
   });
-  const admission = createAdmission(jobs, { maxBodies: options.maxBodies });
+  const admission = createAdmission(jobs, { maxBodies: options.maxBodies, isShared });
   const pace = { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs };
   const { maxUploadBytes } = options;
   const context: ServerContext = {
@@ -132,14 +136,16 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     }),
   );
   const app = createApp(logger, { pace: context.pace, address });
+  const openRequests = trackRequests(app);
   const login = createLogin({
     db: database.db,
     required: options.login,
     contact: options.contact,
     scope: 'predict',
-    oidc: withPseudonyms(await openOidc(options.oidc), pseudonyms),
+    oidc: withPseudonyms(await openOidc(options.oidc, isShared ? database.db : undefined), pseudonyms),
     address,
     audit: recorder,
+    within: { transaction: database.transaction, recordIn: audit.recordIn },
   });
   // Not waited for: keys log in without the issuer.
   void login.checkIssuer(logger);
@@ -218,8 +224,15 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   /** First nothing new is let in, then what runs may end, then those who still wait get an answer, then all is closed. */
   async function shutDown(): Promise<void> {
     closing = true;
+    // A proxy still sends requests until it has asked whether this server is ready; other servers compute what they bring.
+    if (isShared) {
+      openRequests.leave();
+      await delay(Math.min(noticeMs, options.drainMs / 4));
+    }
     admission.close();
-    await supervisor.drain(options.drainMs);
+    const drained = supervisor.drain(options.drainMs);
+    if (isShared) await openRequests.answered(options.drainMs);
+    await drained;
     admission.end();
     await delay(lastWordsMs);
     await stack.disposeAsync();

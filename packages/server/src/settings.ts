@@ -41,6 +41,17 @@ export const settings = {
     about: 'folder of databases, results and certificate',
     defaultText: 'the user’s data folder',
   },
+  database: {
+    value: '<address>',
+    about:
+      'PostgreSQL database of several servers, postgres://USER@HOST/DATABASE, or a file that holds this with a password',
+    defaultText: 'server.db in the data folder',
+  },
+  blobs: {
+    value: '<dir>',
+    about: 'folder of volumes and results that all servers of the database share',
+    defaultText: 'blobs in the data folder',
+  },
   host: { value: '<address>', about: 'address to listen on', default: '127.0.0.1' },
   port: { value: '<number>', about: 'HTTP port of the server; 0: a free one', default: 9000 },
   tlsPort: { value: '<number>', about: 'HTTPS port of the server', default: 9443 },

@@ -23,16 +23,25 @@ export interface Serving extends AsyncDisposable {
   stop(): Promise<number | null>;
 }
 
-const ports = ['--port', '0', '--tls-port', '0', '--drain-seconds', '0'];
+const ports = ['--port', '0', '--tls-port', '0'];
 
 /** Runs `tomaat serve` or `tomaat up` on free ports, perhaps as another user, until it is disposed of. */
 export async function startServing(
   args: readonly string[],
-  options: { uid?: number; gid?: number; env?: NodeJS.ProcessEnv } = {},
+  options: { uid?: number; gid?: number; env?: NodeJS.ProcessEnv; drainSeconds?: number } = {},
 ): Promise<Serving> {
-  const { env, ...user } = options;
+  const { env, drainSeconds = 0, ...user } = options;
   const registryPort = args[0] === 'up' ? ['--registry-port', '0'] : [];
-  const all = [...endsWithTest, bin, ...args, ...ports, ...registryPort, '--json'];
+  const all = [
+    ...endsWithTest,
+    bin,
+    ...args,
+    ...ports,
+    '--drain-seconds',
+    String(drainSeconds),
+    ...registryPort,
+    '--json',
+  ];
   const child = spawn(process.execPath, all, {
     stdio: ['pipe', 'pipe', 'pipe'],
     env: { ...process.env, NODE_OPTIONS: '', ...env },

@@ -1,13 +1,14 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
+import { appendLines } from '../audit/audit-table.ts';
 import type { AuditEvent, AuditFacts } from '../audit/events.ts';
 import { leaveForAudit } from '../audit/pending.ts';
 import type { Database } from '../store/database.ts';
-import { gatewayDatabaseFile, gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { openRegistryDatabase } from '../store/registry-database.ts';
-import { openServerDatabase } from '../store/server-database.ts';
+import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
 import {
   type ApiKey,
   type BeforeKey,
@@ -25,16 +26,25 @@ import {
 
 const openers = {
   registry: { file: 'registry.db', open: openRegistryDatabase },
-  server: { file: 'server.db', open: (file: string) => openServerDatabase(dirname(file)) },
+  server: {
+    file: 'server.db',
+    open: (file: string, shared?: string) => openServerDatabase(dirname(file), shared),
+  },
   gateway: { file: 'gateway.db', open: (file: string) => openGatewayDatabase(dirname(file)) },
 } as const;
 export type KeyPlace = keyof typeof openers;
+
+/** `shared`: the address of the PostgreSQL database that takes the place of `server.db`. */
+export interface SharedPlace {
+  readonly shared?: string;
+}
 
 const allPlaces = Object.keys(openers) as KeyPlace[];
 /** The databases that are created with the first key. A gateway takes the existing keys when it creates its own (adoptKeys()). */
 export const keyPlaces = ['registry', 'server'] as const satisfies readonly KeyPlace[];
 
-const exists = (folder: string, place: KeyPlace) => existsSync(join(folder, openers[place].file));
+const exists = (folder: string, place: KeyPlace, shared?: string) =>
+  (place === 'server' && shared !== undefined) || existsSync(join(folder, openers[place].file));
 
 /** Where a new key of a data folder belongs. */
 export const placesFor = (folder: string): readonly KeyPlace[] =>
@@ -45,28 +55,48 @@ export interface KeyFolder extends AsyncDisposable {
   /** Of each place. */
   readonly databases: readonly Kysely<KeySchema>[];
   readonly logs: readonly Pick<Database<unknown>, 'truncateWal'>[];
+  /** Adds a line to each audit log of the folder, or leaves it for who holds the log. It is durable when this resolves. */
+  record(event: AuditEvent, facts: AuditFacts): Promise<void>;
 }
 
 /** Whether a database with keys exists. */
-export const hasKeys = (folder: string): boolean => allPlaces.some((place) => exists(folder, place));
+export const hasKeys = (folder: string, { shared }: SharedPlace = {}): boolean =>
+  allPlaces.some((place) => exists(folder, place, shared));
 
 /** Opens the databases of these places and creates missing ones; without places, opens the existing ones. */
-export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]): Promise<KeyFolder> {
-  const wanted = places ?? allPlaces.filter((place) => exists(folder, place));
+export async function openKeyFolder(
+  folder: string,
+  places?: readonly KeyPlace[],
+  { shared }: SharedPlace = {},
+): Promise<KeyFolder> {
+  const wanted = places ?? allPlaces.filter((place) => exists(folder, place, shared));
   await using opened = new AsyncDisposableStack();
   const databases: Kysely<KeySchema>[] = [];
   const logs: Pick<Database<unknown>, 'truncateWal'>[] = [];
+  let server: Database<ServerSchema> | undefined;
   for (const place of wanted) {
-    const database = await openers[place].open(join(folder, openers[place].file));
+    const database = await openers[place].open(join(folder, openers[place].file), shared);
+    if (place === 'server') server = database as Database<ServerSchema>;
     opened.defer(() => database.close());
     const db = database.db as unknown as Kysely<KeySchema>;
     // A key that was shown must survive a power failure.
-    await sql`PRAGMA synchronous = FULL`.execute(db);
+    if (database.dialect === 'sqlite') await sql`PRAGMA synchronous = FULL`.execute(db);
     databases.push(db);
     logs.push(database);
   }
   const stack = opened.move();
-  return { places: wanted, databases, logs, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return {
+    places: wanted,
+    databases,
+    logs,
+    async record(event, facts) {
+      if (server?.dialect === 'postgres')
+        await server.transaction((trx) => appendLines(trx, [[new Date(), event, facts]]));
+      else await leaveForAudit(folder, event, facts);
+      if (exists(folder, 'gateway')) await leaveForAudit(gatewayFolder(folder), event, facts);
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
 }
 
 /** Each key once, oldest first; a key that is revoked in any database is shown as revoked. */
@@ -108,19 +138,27 @@ export type NewKey = Parameters<typeof createKey>[1];
  * Creates a key in all databases of a data folder. The audit line is written first, so that no key exists without one.
  * @throws TomaatError BAD_INPUT as `createKey()` does.
  */
-export async function makeKey(folder: string, make: NewKey): Promise<ApiKey & { key: string }> {
-  await using keys = await openKeyFolder(folder, placesFor(folder));
-  const audited = auditKeys(folder, 'key.created');
+export async function makeKey(
+  folder: string,
+  make: NewKey,
+  at: SharedPlace = {},
+): Promise<ApiKey & { key: string }> {
+  await using keys = await openKeyFolder(folder, placesFor(folder), at);
+  const audited = auditKeys(keys, 'key.created');
   return await audited.guard(() => createKey(keys.databases, make, undefined, audited.before));
 }
 
 /** Revokes a key everywhere in a data folder, after writing the audit line; undefined if the key does not exist. */
-export async function revokeFolderKey(folder: string, id: string): Promise<ApiKey | undefined> {
-  await using keys = await openKeyFolder(folder);
+export async function revokeFolderKey(
+  folder: string,
+  id: string,
+  at: SharedPlace = {},
+): Promise<ApiKey | undefined> {
+  await using keys = await openKeyFolder(folder, undefined, at);
   const known: Kysely<KeySchema>[] = [];
   for (const db of keys.databases) if ((await listKeys(db)).some((key) => key.id === id)) known.push(db);
   if (known.length === 0) return undefined;
-  await leaveForLogs(folder, 'key.revoked', { keyId: id });
+  await keys.record('key.revoked', { keyId: id });
   let revoked: ApiKey | undefined;
   for (const db of known) revoked = await revokeKey(db, id);
   return revoked;
@@ -133,44 +171,39 @@ export async function revokeFolderKey(folder: string, id: string): Promise<ApiKe
 export async function makeFirstAdminKey(
   folder: string,
   places: readonly KeyPlace[],
+  at: SharedPlace = {},
 ): Promise<string | undefined> {
   {
-    await using here = await openKeyFolder(folder, places);
+    await using here = await openKeyFolder(folder, places, at);
     const known = await Promise.all(here.databases.map((db) => hasAdminKey(db)));
     if (known.every(Boolean)) return undefined;
   }
-  return (await makeKey(folder, { label: 'first administrator', scopes: ['admin'] })).key;
+  return (await makeKey(folder, { label: 'first administrator', scopes: ['admin'] }, at)).key;
 }
 
 /** A key with which `tomaat up` uses its own server and registry; creating the next one ends it. */
-export async function programKey(folder: string, label: string): Promise<string> {
-  await using all = await openKeyFolder(folder, placesFor(folder));
-  const audited = auditKeys(folder, 'key.renewed');
+export async function programKey(folder: string, label: string, at: SharedPlace = {}): Promise<string> {
+  await using all = await openKeyFolder(folder, placesFor(folder), at);
+  const audited = auditKeys(all, 'key.renewed');
   return await audited.guard(() =>
     renewProgramKey(all.databases, label, ['predict'], undefined, audited.before),
   );
 }
 
-/** Leaves a line for each key before it is created, and one that retracts it if the key could not be created. */
-function auditKeys(folder: string, event: 'key.created' | 'key.renewed') {
+/** Records each key before it is created, and retracts that if the key could not be created. */
+function auditKeys(keys: Pick<KeyFolder, 'record'>, event: 'key.created' | 'key.renewed') {
   let left: ApiKey | undefined;
   const before: BeforeKey = async (key) => {
-    await leaveForLogs(folder, event, { keyId: key.id, scopes: key.scopes });
+    await keys.record(event, { keyId: key.id, scopes: key.scopes });
     left = key;
   };
   async function guard<T>(make: () => Promise<T>): Promise<T> {
     try {
       return await make();
     } catch (error) {
-      if (left) await leaveForLogs(folder, 'key.revoked', { keyId: left.id, outcome: 'not made' });
+      if (left) await keys.record('key.revoked', { keyId: left.id, outcome: 'not made' });
       throw error;
     }
   }
   return { before, guard };
-}
-
-/** Leaves a line for each log of a data folder: a gateway has its own. */
-async function leaveForLogs(folder: string, event: AuditEvent, facts: AuditFacts): Promise<void> {
-  await leaveForAudit(folder, event, facts);
-  if (existsSync(gatewayDatabaseFile(folder))) await leaveForAudit(gatewayFolder(folder), event, facts);
 }

@@ -78,8 +78,8 @@ describe('begin()', () => {
   it('forgets logins that are over once another begins', async () => {
     const oidc = open();
     const { token } = await oidc.begin({ redirectUri, returnTo });
-    expect(oidc.returnOf(token)).toBe(returnTo);
-    expect(oidc.returnOf(`${token}x`)).toBeUndefined();
+    expect(await oidc.returnOf(token)).toBe(returnTo);
+    expect(await oidc.returnOf(`${token}x`)).toBeUndefined();
     // By a clock that stands still.
     const start = Date.now();
     const still = { ms: start };
@@ -87,11 +87,11 @@ describe('begin()', () => {
     const first = await held.begin({ redirectUri, returnTo: '/first' });
     still.ms = start + loginMs - 1;
     const second = await held.begin({ redirectUri, returnTo: '/second' });
-    expect(held.returnOf(first.token)).toBe('/first');
+    expect(await held.returnOf(first.token)).toBe('/first');
     still.ms = start + loginMs;
     await held.begin({ redirectUri, returnTo: '/third' });
-    expect(held.returnOf(first.token)).toBeUndefined();
-    expect(held.returnOf(second.token)).toBe('/second');
+    expect(await held.returnOf(first.token)).toBeUndefined();
+    expect(await held.returnOf(second.token)).toBe('/second');
     expect(loginMs).toBe(600_000);
   });
 

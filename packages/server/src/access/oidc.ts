@@ -11,6 +11,7 @@ import {
   randomPKCECodeVerifier,
   randomState,
 } from 'openid-client';
+import { type BegunLogin, type BegunLogins, rememberLogins } from './begun-logins.ts';
 import { fulfils, hasClaim, mergeClaims, type OidcSettings } from './claims.ts';
 import { cleanWords, explainFault, LoginError, unreachable } from './oidc-faults.ts';
 import {
@@ -51,7 +52,7 @@ export interface Oidc {
     again?: boolean;
   }): Promise<{ url: string; token: string }>;
   /** The address to which a started login should return; undefined if there is none. */
-  returnOf(token: string): string | undefined;
+  returnOf(token: string): Promise<string | undefined>;
   /**
    * Ends a login, once, with the query of the issuer's redirect.
    * @throws TomaatError UNAUTHORIZED, FORBIDDEN or UNREACHABLE, with a `LoginFault` as `detail.reason`.
@@ -74,33 +75,28 @@ export interface Oidc {
 
 export interface OidcOptions {
   readonly settings: OidcSettings;
+  /** Where begun logins are kept; in the memory of this process if missing. */
+  readonly logins?: BegunLogins;
   readonly now?: () => number;
   /** How long after a failure the issuer is asked again; 5 s if missing. */
   readonly retryMs?: number;
 }
 
-interface Begun {
-  readonly state: string;
-  readonly nonce: string;
-  readonly codeVerifier: string;
-  readonly redirectUri: string;
-  readonly returnTo: string;
-  readonly expiresMs: number;
-}
-
 /** How long a user may take at the issuer. */
 export const loginMs = 600_000;
-/** Logins that are started and not finished; the oldest is dropped. */
-const maxBegun = 10_000;
 /** Longest token; a header of a request holds 16 kB in all. */
 const maxTokenLength = 12_288;
 /** Longest ID token that is sent with a logout, as part of an address. */
 const maxHintLength = 4_000;
 
-export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOptions): Oidc {
+export function createOidc({
+  settings,
+  now = Date.now,
+  retryMs = 5_000,
+  logins = rememberLogins(now),
+}: OidcOptions): Oidc {
   const { issuer, clientId, audience } = settings;
   const { host } = new URL(issuer);
-  const begun = new Map<string, Begun>();
   const find = createDiscovery(settings, now, retryMs);
 
   /** Checks signature, issuer, audience and times; returns the claims. Throws a JOSEError for an invalid token. */
@@ -133,15 +129,8 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
     };
   }
 
-  function take(token: string | undefined): Begun | undefined {
-    const key = token === undefined ? '' : hashOf(token);
-    const found = begun.get(key);
-    begun.delete(key);
-    return found && found.expiresMs > now() ? found : undefined;
-  }
-
   /** Exchanges the code for tokens, and checks the ID token. */
-  async function redeem(query: string, login: Begun, config: ReturnType<Issuer['configure']>) {
+  async function redeem(query: string, login: BegunLogin, config: ReturnType<Issuer['configure']>) {
     const tokens = await authorizationCodeGrant(config, new URL(`${login.redirectUri}?${query}`), {
       pkceCodeVerifier: login.codeVerifier,
       expectedState: login.state,
@@ -183,10 +172,6 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
 
     async begin({ redirectUri, returnTo, again }) {
       const config = (await find()).configure();
-      for (const [key, { expiresMs }] of begun) {
-        if (expiresMs > now() && begun.size < maxBegun) break;
-        begun.delete(key);
-      }
       const token = randomBytes(32).toString('base64url');
       const codeVerifier = randomPKCECodeVerifier();
       const login = {
@@ -197,7 +182,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         returnTo,
         expiresMs: now() + loginMs,
       };
-      begun.set(hashOf(token), login);
+      await logins.add(token, login);
       const url = buildAuthorizationUrl(config, {
         redirect_uri: redirectUri,
         response_type: 'code',
@@ -211,10 +196,10 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
       return { url: url.href, token };
     },
 
-    returnOf: (token) => begun.get(hashOf(token))?.returnTo,
+    returnOf: async (token) => (await logins.find(token))?.returnTo,
 
     async finish(query, token) {
-      const login = take(token);
+      const login = token === undefined ? undefined : await logins.take(token);
       const given = new URLSearchParams(query);
       const state = given.getAll('state');
       if (!login || state.length !== 1 || !isSame(state[0], login.state)) {

@@ -44,9 +44,9 @@ export interface EndedSession {
 export interface Sessions {
   /**
    * Opens a session and returns its token, which appears only here. Beyond the limit, the owner's least recently used
-   * session ends.
+   * session ends. `trx`: the transaction of which it is part.
    */
-  open(session: NewSession): Promise<string>;
+  open(session: NewSession, trx?: Kysely<SessionSchema & KeySchema>): Promise<string>;
   /** The session of a token, if it is still valid. */
   find(token: string): Promise<Session | undefined>;
   /** Ends a session and returns it; undefined if it did not exist. */
@@ -66,7 +66,7 @@ const tokenForm = /^[A-Za-z0-9_-]{43}$/;
 
 export function createSessions({ db, basis, now = Date.now }: SessionsOptions): Sessions {
   return {
-    async open(session) {
+    async open(session, trx = db) {
       const token = randomBytes(32).toString('base64url');
       const time = now();
       const ofKey = 'keyId' in session;
@@ -84,8 +84,8 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
       };
       await sql`DELETE FROM session WHERE hash IN (
         SELECT hash FROM session WHERE owner = ${session.owner}
-        ORDER BY used_ms DESC, created_ms DESC LIMIT -1 OFFSET ${maxSessionsPerOwner - 1})`.execute(db);
-      await db.insertInto('session').values(row).execute();
+        ORDER BY used_ms DESC, created_ms DESC LIMIT 1000000 OFFSET ${maxSessionsPerOwner - 1})`.execute(trx);
+      await trx.insertInto('session').values(row).execute();
       return token;
     },
 
@@ -128,7 +128,7 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
     async sweep() {
       const time = now();
       await sql`DELETE FROM session WHERE expires_ms <= ${time} OR used_ms <= ${time - idleMs}
-        OR (key_id IS NULL AND basis IS NOT ${basis ?? null})
+        OR (key_id IS NULL AND basis IS DISTINCT FROM ${basis ?? null})
         OR (key_id IS NOT NULL AND key_id NOT IN (
           SELECT id FROM api_key WHERE revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ${time})))`.execute(
         db,

@@ -172,10 +172,18 @@ export async function readAnchor(file: string): Promise<(AuditHead & { thumbprin
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     return undefined;
   }
-  const { payload, thumbprint } = await verifySigned(text.replace(/\n$/, ''), 'tomaat-audit+jws');
+  return headOfSignature(text.replace(/\n$/, ''), file);
+}
+
+/** What a signature of a line states, checked against the key that it names. @throws TomaatError BAD_SIGNATURE if it is invalid. */
+export async function headOfSignature(
+  text: string,
+  source: string,
+): Promise<AuditHead & { thumbprint: string }> {
+  const { payload, thumbprint } = await verifySigned(text, 'tomaat-audit+jws');
   const { sequence, sha256 } = payload as AuditHead;
   if (!Number.isSafeInteger(sequence) || !/^[0-9a-f]{64}$/.test(String(sha256)))
-    throw new TomaatError('BAD_SIGNATURE', `${file} does not contain the number and hash of a line.`);
+    throw new TomaatError('BAD_SIGNATURE', `${source} does not contain the number and hash of a line.`);
   return { sequence, sha256, thumbprint };
 }
 

@@ -14,7 +14,9 @@ import {
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { TomaatError } from '@tomaat/core';
+import type { QueryExecutorProvider } from 'kysely';
 import type { Identity } from '../identity.ts';
+import { afterCommit } from '../store/after-commit.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import {
   type AuditHead,
@@ -44,8 +46,15 @@ import { type PendingState, takePending } from './pending.ts';
 export interface Audit extends AsyncDisposable {
   /** Adds a line; the file has it when this returns. Never throws: a failed write is retried with the next line. */
   record(event: AuditEvent, facts?: AuditFacts): void;
-  /** The newest line. */
+  /**
+   * Adds a line about a change of the database, if the transaction of the change is committed; it is the last statement there. Rejects if
+   * the line cannot be part of it: then the change must not be committed either.
+   */
+  recordIn(trx: QueryExecutorProvider, event: AuditEvent, facts?: AuditFacts): Promise<void>;
+  /** The newest line; of servers with one log, as this process last knew it. */
   head(): AuditHead;
+  /** The newest committed line, for what is written in this transaction. */
+  headIn(trx: QueryExecutorProvider): Promise<AuditHead>;
   /** Resolves when all lines so far are durable. */
   flushed(): Promise<void>;
   /**
@@ -71,7 +80,8 @@ export interface AuditOptions {
 }
 
 const sync = promisify(fdatasync);
-const maxWaiting = 10_000;
+/** Lines that wait while they cannot be written; further ones are counted. */
+export const maxWaiting = 10_000;
 const appending = constants.O_APPEND | constants.O_CREAT | constants.O_RDWR;
 
 /** A line as written, without its newline. */
@@ -289,7 +299,11 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
   await anchor();
   return {
     record,
+    async recordIn(trx, event, facts) {
+      afterCommit(trx, () => record(event, facts));
+    },
     head: () => head,
+    headIn: async () => head,
     flushed: flush,
     async rotate() {
       follow();

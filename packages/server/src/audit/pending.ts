@@ -29,12 +29,12 @@ export interface PendingState {
 }
 
 /**
- * Takes the left events: calls `record` with each, oldest first, and removes its file afterwards. Files that cannot be
+ * Takes the left events: calls `record` with each, oldest first, and removes its file once that has settled. Files that cannot be
  * read or removed stay where they are, and `onFault` is called once for each.
  */
 export async function takePending(
   dataFolder: string,
-  record: (event: AuditEvent, facts: AuditFacts) => void,
+  record: (event: AuditEvent, facts: AuditFacts) => unknown,
   onFault: (error: unknown) => void,
   { faulty, recorded }: PendingState,
 ): Promise<void> {
@@ -54,7 +54,7 @@ export async function takePending(
       const file = join(dataFolder, pendingFolder, name);
       if (!recorded.has(name)) {
         const { event, facts } = await readEvent(file);
-        record(event, facts);
+        await record(event, facts);
         recorded.add(name);
       }
       await rm(file, { force: true });

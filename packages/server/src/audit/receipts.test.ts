@@ -7,7 +7,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { sha256Of } from '../../test/audit-lines.ts';
 import type { App } from '../apps.ts';
 import { openIdentity } from '../identity.ts';
+import type { Database } from '../store/database.ts';
 import type { SettledJob } from '../store/job-records.ts';
+import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
 import { version } from '../version.ts';
 import { type Audit, openAudit } from './audit-log.ts';
 import { createWitness, researchNotice } from './receipts.ts';
@@ -88,14 +90,19 @@ const job: SettledJob = {
 
 let folder: string;
 let audit: Audit;
+let database: Database<ServerSchema>;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tomaat-receipts-'));
+  database = await openServerDatabase(folder);
   audit = await openAudit(folder, { identity: await openIdentity(folder) });
 });
 afterEach(async () => {
   await audit.close();
+  await database.close();
   await rm(folder, { recursive: true, force: true });
 });
+const receiptBy = (apps: readonly App[], of: SettledJob) =>
+  database.transaction(async (trx) => createWitness(apps, audit).receiptOf?.(of, trx));
 /** The lines of the log without what chains them. */
 const lines = async () =>
   (await readFile(join(folder, 'audit.jsonl'), 'utf8'))
@@ -107,9 +114,9 @@ const lines = async () =>
     });
 
 describe('receiptOf()', () => {
-  it('says what came, by what, when, and what became of it', () => {
+  it('says what came, by what, when, and what became of it', async () => {
     audit.record('server.started');
-    const receipt = createWitness([app], audit).receiptOf?.(job);
+    const receipt = await receiptBy([app], job);
     const sent = JSON.parse(JSON.stringify(receipt));
     expect(sent).toEqual({
       kind: 'tomaat-receipt/1',
@@ -156,10 +163,10 @@ describe('receiptOf()', () => {
     expect(JSON.stringify(sent)).not.toContain('Somebody');
   });
 
-  it('shows numbers and choices, and the SHA-256 of what a person may have written', () => {
+  it('shows numbers and choices, and the SHA-256 of what a person may have written', async () => {
     const seeds = [[1, 2, 3]];
     const parameters = { factor: 5, invert: true, side: 'left', seeds, unknown: 'Somebody', volume: 'x' };
-    const odd = createWitness([app], audit).receiptOf?.({
+    const odd = await receiptBy([app], {
       ...job,
       request: {
         parameters: { ...parameters, factor: [5] as never, side: null },
@@ -168,7 +175,7 @@ describe('receiptOf()', () => {
         stem: 'x',
       },
     });
-    const plain = createWitness([app], audit).receiptOf?.({ ...job, request: { parameters, stem: 'x' } });
+    const plain = await receiptBy([app], { ...job, request: { parameters, stem: 'x' } });
     const hashed = (value: unknown) => ({ digest: digestOf(JSON.stringify(value)) });
     const others = { seeds: hashed(seeds), unknown: hashed('Somebody'), volume: hashed('x') };
     expect(plain).toMatchObject({ parameters: { factor: 5, invert: true, side: 'left', ...others } });
@@ -180,7 +187,7 @@ describe('receiptOf()', () => {
     });
   });
 
-  it('explains a prediction that never ran, and lists models without weights', () => {
+  it('explains a prediction that never ran, and lists models without weights', async () => {
     const { startedMs: _startedMs, ...waiting } = job;
     const program = manifestOf(
       'A program',
@@ -190,7 +197,7 @@ outputs:
   text: { type: PlainText, label: Text }
 `,
     );
-    const receipt = createWitness([{ ...app, manifest: program }], audit).receiptOf?.({
+    const receipt = await receiptBy([{ ...app, manifest: program }], {
       ...waiting,
       state: 'canceled',
       error: { code: 'CANCELED', message: 'Somebody did.' },
@@ -203,8 +210,8 @@ outputs:
     expect(JSON.stringify(sent)).not.toContain('Somebody');
   });
 
-  it('does not exist for a service that is no longer offered', () => {
-    expect(createWitness([], audit).receiptOf?.(job)).toBeUndefined();
+  it('does not exist for a service that is no longer offered', async () => {
+    expect(await receiptBy([], job)).toBeUndefined();
   });
 });
 
@@ -212,12 +219,16 @@ describe('createWitness()', () => {
   it('writes a line for each step of a job, without file names', async () => {
     const witness = createWitness([app], audit);
     const { id, service, owner } = job;
-    witness.accepted?.({ id, service, owner, inputs: job.inputs });
-    witness.accepted?.({ id, service: 'gone', owner, inputs: [] });
-    witness.settled?.(job);
-    witness.settled?.({ ...job, state: 'failed', error: { code: 'APP_FAILED', message: 'x' }, outputs: [] });
-    witness.removed?.({ id, service, owner }, 'deleted');
-    witness.removed?.({ id, service, owner }, 'expired');
+    await database.transaction(async (trx) => {
+      await witness.accepted?.({ id, service, owner, inputs: job.inputs }, trx);
+      await witness.accepted?.({ id, service: 'gone', owner, inputs: [] }, trx);
+      await witness.settled?.(job, trx);
+      const error = { code: 'APP_FAILED', message: 'x' } as const;
+      await witness.settled?.({ ...job, state: 'failed', error, outputs: [] }, trx);
+      await witness.removed?.({ id, service, owner }, 'deleted', trx);
+      await witness.removed?.({ id, service, owner }, 'expired', trx);
+      expect(audit.head().sequence).toBe(0);
+    });
     const of = { who: 'key:a', service: 'two-models', job: 'job-1' };
     expect(await lines()).toEqual([
       {
@@ -240,5 +251,15 @@ describe('createWitness()', () => {
       { event: 'job.deleted', ...of },
       { event: 'job.expired', ...of },
     ]);
+  });
+
+  it('writes no line about a change that is rolled back', async () => {
+    const witness = createWitness([app], audit);
+    const failing = database.transaction(async (trx) => {
+      await witness.settled?.(job, trx);
+      throw new Error('no commit');
+    });
+    await expect(failing).rejects.toThrow('no commit');
+    expect(audit.head().sequence).toBe(0);
   });
 });

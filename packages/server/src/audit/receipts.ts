@@ -4,6 +4,7 @@ import { type Input, isFileInput, verifiedDevices } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { JobWitness, SettledJob } from '../store/job-records.ts';
 import { version } from '../version.ts';
+import type { AuditHead } from './audit-files.ts';
 import type { Audit } from './audit-log.ts';
 import type { AuditEvent } from './events.ts';
 
@@ -14,8 +15,8 @@ export const researchNotice =
 export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
   const byId = new Map(apps.map((app) => [app.manifest.id, app]));
   return {
-    accepted: ({ id, service, owner, inputs }) =>
-      audit.record('prediction.accepted', {
+    accepted: ({ id, service, owner, inputs }, trx) =>
+      audit.recordIn(trx, 'prediction.accepted', {
         who: owner,
         service,
         version: byId.get(service)?.manifest.version,
@@ -23,25 +24,30 @@ export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
         inputs: inputs.map(({ name, digest, received }) => ({ name, digest, received })),
       }),
     // A service that is no longer offered has no manifest.
-    receiptOf: (job) => {
+    async receiptOf(job, trx) {
       const app = byId.get(job.service);
-      return app && receiptOf(job, app, audit);
+      return app && receiptOf(job, app, await audit.headIn(trx));
     },
-    settled: ({ id, service, owner, state, error, outputs }) =>
-      audit.record(`prediction.${state}` satisfies AuditEvent, {
+    settled: ({ id, service, owner, state, error, outputs }, trx) =>
+      audit.recordIn(trx, `prediction.${state}` satisfies AuditEvent, {
         who: owner,
         service,
         job: id,
         outcome: error?.code ?? 'succeeded',
         outputs: outputs.map(({ name, digest, kept }) => ({ name, digest, kept: kept?.digest })),
       }),
-    kept: ({ id, service, owner }) => audit.record('job.kept', { who: owner, service, job: id }),
-    removed: ({ id, service, owner }, why) =>
-      audit.record(why === 'expired' ? 'job.expired' : 'job.deleted', { who: owner, service, job: id }),
+    kept: ({ id, service, owner }, trx) => audit.recordIn(trx, 'job.kept', { who: owner, service, job: id }),
+    removed: ({ id, service, owner }, why, trx) =>
+      audit.recordIn(trx, why === 'expired' ? 'job.expired' : 'job.deleted', {
+        who: owner,
+        service,
+        job: id,
+      }),
   };
 }
 
-function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
+/** `newest`: the newest line of the audit log, which the receipt thereby fixes. */
+function receiptOf(job: SettledJob, app: App, newest: AuditHead): Receipt {
   const { manifest } = app;
   const time = (ms: number) => new Date(ms).toISOString();
   return {
@@ -94,7 +100,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
       results: 'deleted with this receipt at the time below, or earlier at the caller’s request',
       resultsDeletedTime: time(job.expiresMs),
     },
-    audit: audit.head(),
+    audit: newest,
   };
 }
 

@@ -2,6 +2,8 @@ import { statSync } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
+import type { Kysely } from 'kysely';
+import type { AuditSchema } from '../store/audit-schema.ts';
 import {
   type AuditHead,
   anchorFile,
@@ -11,7 +13,9 @@ import {
   inOrder,
   linesOf,
   readAnchor,
+  sequenceOf,
 } from './audit-files.ts';
+import { readHead, readSignedHead } from './audit-table.ts';
 
 export interface AuditReport {
   lines: number;
@@ -70,10 +74,77 @@ async function stateOf(dataFolder: string, { headFile }: VerifyOptions): Promise
 }
 
 async function verifyOnce(dataFolder: string, options: VerifyOptions): Promise<AuditReport> {
-  const { from = 1, anchors = [], signers = [], headFile } = options;
   const paths = await pathsOf(dataFolder, options);
-  const signed = await readAnchor(headFile ?? join(dataFolder, anchorFile));
+  const signed = await readAnchor(options.headFile ?? join(dataFolder, anchorFile));
   if (!signed) throw broken(`${anchorFile}, which signs its end, is missing.`);
+  return checkChain(linesIn(paths), signed, { ...options, sources: paths.length });
+}
+
+/**
+ * The same of the log in a shared database. `files` are those of the servers whose logs it continues; their folder is not searched.
+ * @throws TomaatError BAD_SIGNATURE, as verifyAudit() does
+ */
+export async function verifyAuditTable(
+  db: Kysely<AuditSchema>,
+  options: Omit<VerifyOptions, 'headFile'> = {},
+): Promise<AuditReport> {
+  const paths = await inOrder(options.files ?? []);
+  const signed = await readSignedHead(db);
+  if (!signed) throw broken('the signature of its newest line is missing.');
+  // The newest line when this began: rows that were removed from the end are missed, signed or not.
+  const newest = await readHead(db);
+  async function* lines(): AsyncGenerator<ReadLine> {
+    yield* linesIn(paths);
+    yield* linesOfTable(db);
+  }
+  const anchors = [...(options.anchors ?? []), newest];
+  return checkChain(lines(), signed, { ...options, anchors, sources: paths.length });
+}
+
+/** A line, and where it is. */
+interface ReadLine {
+  readonly text: string;
+  readonly torn: boolean;
+  readonly where: string;
+}
+
+async function* linesIn(paths: readonly string[]): AsyncGenerator<ReadLine> {
+  for (const path of paths) {
+    let number = 0;
+    for await (const line of readable(path)) {
+      number++;
+      yield { ...line, where: `line ${number} of ${basename(path)}` };
+    }
+  }
+}
+
+/** Rows that are read at once. */
+const rowsAtOnce = 1000;
+
+async function* linesOfTable(db: Kysely<AuditSchema>): AsyncGenerator<ReadLine> {
+  for (let last = 0; ; ) {
+    const rows = await db
+      .selectFrom('audit_line')
+      .selectAll()
+      .where('sequence', '>', last)
+      .orderBy('sequence')
+      .limit(rowsAtOnce)
+      .execute();
+    for (const { line, sequence } of rows) {
+      // A row whose number is not that of its line would be skipped by others, or read twice.
+      if (sequenceOf(line) !== sequence) throw broken(`row ${sequence} of the database holds another line.`);
+      yield { text: line, torn: false, where: `row ${sequence} of the database` };
+    }
+    if (rows.length < rowsAtOnce) return;
+    last = rows[rows.length - 1].sequence;
+  }
+}
+
+async function checkChain(
+  lines: AsyncIterable<ReadLine>,
+  signed: AuditHead & { thumbprint: string },
+  { from = 1, anchors = [], signers = [], sources }: VerifyOptions & { sources: number },
+): Promise<AuditReport> {
   if (signers.length > 0 && !signers.includes(signed.thumbprint)) {
     throw new TomaatError(
       'BAD_SIGNATURE',
@@ -83,7 +154,7 @@ async function verifyOnce(dataFolder: string, options: VerifyOptions): Promise<A
   const wanted = wantedHashes([signed, ...anchors], from);
   const report: AuditReport = {
     lines: 0,
-    files: paths.length,
+    files: sources,
     events: {},
     thumbprint: signed.thumbprint,
     signerChecked: signers.length > 0,
@@ -92,26 +163,21 @@ async function verifyOnce(dataFolder: string, options: VerifyOptions): Promise<A
     repairs: 0,
   };
   let head: AuditHead | undefined = from === 1 ? firstHead : undefined;
-  for (const path of paths) {
-    let number = 0;
-    for await (const line of readable(path)) {
-      number++;
-      const where = `line ${number} of ${basename(path)}`;
-      if (line.torn) throw broken(`${where} is incomplete: it was cut off.`);
-      const found = headOfLine(line.text);
-      if (!found) throw broken(`${where} was changed: its hash does not match.`);
-      if (head === undefined && found.sequence < from) continue;
-      head ??= { sequence: from - 1, sha256: found.prev };
-      requireNext(found, head, where);
-      const known = wanted.get(found.sequence);
-      if (known !== undefined && known !== found.sha256) {
-        throw broken(`${where} is not the line that was signed: the log was rewritten.`);
-      }
-      wanted.delete(found.sequence);
-      head = { sequence: found.sequence, sha256: found.sha256 };
-      count(report, line.text, where);
-      if (found.sequence > signed.sequence) report.beyondAnchor++;
+  for await (const { text, torn, where } of lines) {
+    if (torn) throw broken(`${where} is incomplete: it was cut off.`);
+    const found = headOfLine(text);
+    if (!found) throw broken(`${where} was changed: its hash does not match.`);
+    if (head === undefined && found.sequence < from) continue;
+    head ??= { sequence: from - 1, sha256: found.prev };
+    requireNext(found, head, where);
+    const known = wanted.get(found.sequence);
+    if (known !== undefined && known !== found.sha256) {
+      throw broken(`${where} is not the line that was signed: the log was rewritten.`);
     }
+    wanted.delete(found.sequence);
+    head = { sequence: found.sequence, sha256: found.sha256 };
+    count(report, text, where);
+    if (found.sequence > signed.sequence) report.beyondAnchor++;
   }
   if (wanted.size > 0) {
     throw broken(

@@ -3,16 +3,20 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { verifyReceipt } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import type { Kysely } from 'kysely';
 import { type AuditHead, auditFile, auditFiles } from '../audit/audit-files.ts';
 import { openAudit } from '../audit/audit-log.ts';
-import { type AuditReport, verifyAudit } from '../audit/verify-audit.ts';
+import { type AuditReport, verifyAudit, verifyAuditTable } from '../audit/verify-audit.ts';
 import { dataFolderFor } from '../config.ts';
 import { openIdentity, thumbprintOf } from '../identity.ts';
+import type { AuditSchema } from '../store/audit-schema.ts';
 import { doAsHolder } from '../store/control.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
 import { gatewayFolder } from '../store/gateway-database.ts';
+import { openServerDatabase } from '../store/server-database.ts';
 import { plain } from './console.ts';
 import { type OwnerFlags, ownersOf } from './owners.ts';
+import { databaseFor, requireOwnDatabase } from './shared-database.ts';
 
 /** The logs of a data folder: a gateway has its own. */
 const auditLogs = ['server', 'gateway'] as const;
@@ -23,9 +27,13 @@ const logFolder = (folder: string, log: AuditLog): string =>
 const logNames: Record<AuditLog, string> = { server: 'The audit log', gateway: 'The gateway’s audit log' };
 
 /** The logs that are there; the server's if none is, so that a missing one is reported. */
-async function existingLogs(folder: string): Promise<readonly AuditLog[]> {
+async function existingLogs(folder: string, shared?: string): Promise<readonly AuditLog[]> {
   const found: AuditLog[] = [];
   for (const log of auditLogs) {
+    if (log === 'server' && shared !== undefined) {
+      found.push(log);
+      continue;
+    }
     const at = logFolder(folder, log);
     if (existsSync(at) && (await auditFiles(at)).length > 0) found.push(log);
   }
@@ -34,6 +42,7 @@ async function existingLogs(folder: string): Promise<readonly AuditLog[]> {
 
 export interface AuditVerifyFlags {
   data?: string;
+  database?: string;
   log?: AuditLog;
   from: number;
   receipt: readonly string[];
@@ -50,9 +59,22 @@ export async function auditVerify(files: readonly string[], flags: AuditVerifyFl
   const folder = dataFolderFor(flags);
   const isAboutOne =
     files.length > 0 || flags.from > 1 || flags.receipt.length > 0 || flags.head !== undefined;
-  const logs = flags.log ? [flags.log] : isAboutOne ? (['server'] as const) : await existingLogs(folder);
+  const shared = databaseFor(flags);
+  const logs = flags.log
+    ? [flags.log]
+    : isAboutOne
+      ? (['server'] as const)
+      : await existingLogs(folder, shared);
   const verified: Verified[] = [];
-  for (const log of logs) verified.push({ log, ...(await verifyLog(folder, log, files, flags)) });
+  for (const log of logs) {
+    // A copy of audit.head is about files alone.
+    const table = log === 'server' && flags.head === undefined ? shared : undefined;
+    verified.push({
+      log,
+      isTable: table !== undefined,
+      ...(await verifyLog(folder, log, files, flags, table)),
+    });
+  }
   const isOk = verified.every(({ report }) => report.signerChecked);
   if (flags.json) {
     const [first, second] = verified.map(({ report, fault }) => ({ ...report, fault }));
@@ -63,6 +85,8 @@ export async function auditVerify(files: readonly string[], flags: AuditVerifyFl
 
 interface Verified {
   readonly log: AuditLog;
+  /** Whether it is in a shared database. */
+  readonly isTable: boolean;
   readonly report: AuditReport;
   /** Why its signer is unknown. */
   readonly fault?: string;
@@ -73,7 +97,8 @@ async function verifyLog(
   log: AuditLog,
   files: readonly string[],
   flags: AuditVerifyFlags,
-): Promise<Omit<Verified, 'log'>> {
+  table: string | undefined,
+): Promise<Omit<Verified, 'log' | 'isTable'>> {
   const anchors: AuditHead[] = [];
   const issuers: string[] = [];
   for (const file of flags.receipt) {
@@ -84,15 +109,12 @@ async function verifyLog(
   const own = await thumbprintOf(folder);
   const known = own.thumbprint === undefined ? issuers : [own.thumbprint];
   const signers = flags.key.length > 0 ? flags.key : known;
-  const report = await named(log, () =>
-    verifyAudit(logFolder(folder, log), {
-      from: Math.max(1, flags.from),
-      anchors,
-      signers,
-      files,
-      headFile: flags.head,
-    }),
-  );
+  const options = { from: Math.max(1, flags.from), anchors, signers, files };
+  const report = await named(log, async () => {
+    if (table === undefined) return verifyAudit(logFolder(folder, log), { ...options, headFile: flags.head });
+    await using database = await openServerDatabase(folder, table);
+    return await verifyAuditTable(database.db as unknown as Kysely<AuditSchema>, options);
+  });
   const other = issuers.find((issuer) => ![...signers, report.thumbprint].includes(issuer));
   if (other !== undefined) {
     throw new TomaatError(
@@ -117,10 +139,12 @@ async function named<T>(log: AuditLog, verify: () => Promise<T>): Promise<T> {
   }
 }
 
-function linesOf({ log, report, fault }: Verified): string[] {
+function linesOf({ log, isTable, report, fault }: Verified): string[] {
   const name = logNames[log];
   const { lines, files, anchored, beyondAnchor, repairs, events } = report;
-  const chain = `${lines} line${lines === 1 ? '' : 's'} in ${files} file${files === 1 ? '' : 's'}, ${report.first} to ${report.last}.`;
+  const inFiles = files > 0 || !isTable ? [`${files} file${files === 1 ? '' : 's'}`] : [];
+  const places = [...inFiles, ...(isTable ? ['the database'] : [])].join(' and ');
+  const chain = `${lines} line${lines === 1 ? '' : 's'} in ${places}, ${report.first} to ${report.last}.`;
   const unsigned =
     beyondAnchor > 0
       ? `; ${beyondAnchor} newer line${beyondAnchor === 1 ? ' is' : 's are'} not signed yet`
@@ -145,6 +169,11 @@ function linesOf({ log, report, fault }: Verified): string[] {
 /** `tomaat audit rotate`: begins a new file of each log, in the running server or gateway or without one. */
 export async function auditRotate(flags: { data?: string; log?: AuditLog; json?: boolean }): Promise<number> {
   const folder = dataFolderFor(flags);
+  if (flags.log !== 'gateway')
+    requireOwnDatabase(
+      flags,
+      'Its audit log has no files to rotate: archive it with the backups of the database. --log gateway rotates that of a gateway.',
+    );
   const logs = flags.log ? [flags.log] : await existingLogs(folder);
   const rotated: { log: AuditLog; closed?: string }[] = [];
   for (const log of logs) rotated.push({ log, closed: await rotateLog(folder, log) });

@@ -5,6 +5,7 @@ import { checkDestination, publish } from '../folder/publish.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
 import { createProgress, formatBytes, percentOf } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
+import { requireOwnDatabase } from './shared-database.ts';
 
 export interface BackupFlags {
   data?: string;
@@ -16,6 +17,10 @@ export interface BackupFlags {
 
 /** `tomaat backup DIR|FILE`: a copy of the data folder, while the server runs or not. */
 export async function backup(to: string, flags: BackupFlags): Promise<number> {
+  requireOwnDatabase(
+    flags,
+    'Back up the database (pg_dump), the store of files, and identity.key, pseudonym.key and uid.key of the data folder.',
+  );
   const dataFolder = resolve(dataFolderFor(flags));
   const force = Boolean(flags.force);
   const progress = await createProgress(Boolean(flags.quiet));

@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
-import { openKeyFolder, revokeFolderKey } from '../access/key-folder.ts';
+import { openKeyFolder, revokeFolderKey, type SharedPlace } from '../access/key-folder.ts';
 import { listKeys } from '../access/keys.ts';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
 import { openAudit } from '../audit/audit-log.ts';
@@ -21,9 +21,11 @@ import { openServerDatabase, serverDatabaseFile } from '../store/server-database
 import { openUploads } from '../store/uploads.ts';
 import { plain } from './console.ts';
 import { keyIdOf, type OwnerFlags, ownersOf } from './owners.ts';
+import { databaseFor } from './shared-database.ts';
 import { askOnTerminal } from './terminal.ts';
 
 export interface EraseFlags extends OwnerFlags {
+  database?: string;
   revoke?: boolean;
   dryRun?: boolean;
   yes?: boolean;
@@ -42,13 +44,14 @@ export async function erase(flags: EraseFlags): Promise<number> {
   if (!existsSync(folder))
     throw new TomaatError('NOT_FOUND', `There is no data folder ${folder}. Check --data.`);
   using _owner = actAsOwner(folder);
+  const at = { shared: databaseFor(flags) };
   const owners = await ownersOf(flags);
   const keyId = flags.key === undefined ? undefined : keyIdOf(flags.key);
   if (flags.revoke && keyId === undefined)
     throw new TomaatError('BAD_REQUEST', '--revoke has no key to revoke. Name it with --key ID.');
-  await hideAll(folder);
-  const found = await count(folder, owners);
-  const label = keyId === undefined ? undefined : await labelOf(folder, keyId);
+  if (at.shared === undefined) await hideAll(folder);
+  const found = await count(folder, owners, at);
+  const label = keyId === undefined ? undefined : await labelOf(folder, keyId, at);
   const isNothing = found.jobs + found.uploads + found.sessions === 0;
   if (keyId !== undefined && label === undefined && isNothing)
     throw new TomaatError(
@@ -66,12 +69,12 @@ export async function erase(flags: EraseFlags): Promise<number> {
     return 1;
   }
   const erased: Counts = { jobs: 0, uploads: 0, sessions: 0 };
-  if (flags.revoke && keyId !== undefined) await revokeFolderKey(folder, keyId);
+  if (flags.revoke && keyId !== undefined) await revokeFolderKey(folder, keyId, at);
   for (const owner of owners) {
-    const ofServer = await eraseFiles(folder, { owner, keyId });
+    const ofServer = await eraseFiles(folder, { owner, keyId }, at);
     erased.jobs += ofServer.jobs;
     erased.uploads += ofServer.uploads;
-    erased.sessions += await endSessions(folder, owner, keyId);
+    erased.sessions += await endSessions(folder, owner, keyId, at);
   }
   const isValid = label !== undefined && !flags.revoke;
   const advice = isValid
@@ -91,19 +94,17 @@ function wordsOf({ jobs, uploads, sessions }: Counts): string {
 }
 
 /** Counts the data of these owners. */
-async function count(folder: string, owners: readonly string[]): Promise<Counts> {
+async function count(folder: string, owners: readonly string[], at: SharedPlace): Promise<Counts> {
   const counts: Counts = { jobs: 0, uploads: 0, sessions: 0 };
-  await using keys = await openKeyFolder(folder);
-  for (const db of keys.databases as unknown as readonly Kysely<unknown>[]) {
-    const { rows } = await sql<{ name: string }>`SELECT name FROM sqlite_schema WHERE type = 'table'`.execute(
-      db,
-    );
+  await using keys = await openKeyFolder(folder, undefined, at);
+  for (const [index, db] of (keys.databases as unknown as readonly Kysely<unknown>[]).entries()) {
     for (const [field, table] of [
       ['jobs', 'job'],
       ['uploads', 'upload'],
       ['sessions', 'session'],
     ] as const) {
-      if (!rows.some(({ name }) => name === table)) continue;
+      // The others have sessions alone.
+      if (table !== 'session' && keys.places[index] !== 'server') continue;
       const found = await sql<{
         count: number;
       }>`SELECT count(*) AS count FROM ${sql.table(table)} WHERE owner IN (${sql.join(owners)})`.execute(db);
@@ -120,8 +121,8 @@ async function hideAll(folder: string): Promise<void> {
   for (const db of keys.databases) await hideOwners(db as unknown as Kysely<unknown>, pseudonyms);
 }
 
-async function labelOf(folder: string, keyId: string): Promise<string | undefined> {
-  await using keys = await openKeyFolder(folder);
+async function labelOf(folder: string, keyId: string, at: SharedPlace): Promise<string | undefined> {
+  await using keys = await openKeyFolder(folder, undefined, at);
   for (const db of keys.databases) {
     const key = (await listKeys(db)).find(({ id }) => id === keyId);
     if (key) return key.label;
@@ -136,9 +137,14 @@ const erasedLabel = 'erased';
  * Ends an owner's sessions with server and registry. The label of a revoked key is removed, because it may be a person's
  * name; its entries in the registry are removed too.
  */
-async function endSessions(folder: string, owner: string, keyId: string | undefined): Promise<number> {
+async function endSessions(
+  folder: string,
+  owner: string,
+  keyId: string | undefined,
+  at: SharedPlace,
+): Promise<number> {
   let ended = 0;
-  await using keys = await openKeyFolder(folder);
+  await using keys = await openKeyFolder(folder, undefined, at);
   for (const [index, db] of keys.databases.entries()) {
     const result = await sql`DELETE FROM session WHERE owner = ${owner}`.execute(db);
     ended += Number(result.numAffectedRows ?? 0);
@@ -156,7 +162,14 @@ async function endSessions(folder: string, owner: string, keyId: string | undefi
 }
 
 /** Erases jobs and uploads, in the server that holds the data folder or here. */
-async function eraseFiles(folder: string, who: { owner: string; keyId?: string }) {
+async function eraseFiles(folder: string, who: { owner: string; keyId?: string }, { shared }: SharedPlace) {
+  if (shared !== undefined)
+    return doAsHolder(folder, { type: 'eraseOwner', ...who }, async () => {
+      throw new TomaatError(
+        'CONFLICT',
+        `No server runs on ${folder}. Where servers share a database, one of them erases: name the data folder of one that runs with --data.`,
+      );
+    });
   if (existsSync(serverDatabaseFile(folder)))
     return doAsHolder(folder, { type: 'eraseOwner', ...who }, () => eraseHere(folder, who));
   // A registry has only sessions.
@@ -187,8 +200,8 @@ async function eraseHere(folder: string, who: { owner: string; keyId?: string })
       maxBytes: 0,
       isHeld: jobs.isHeld,
       witness: {
-        received() {},
-        removed: ({ id }) => audit.record('upload.deleted', { who: who.owner, upload: id }),
+        async received() {},
+        removed: ({ id }, _why, trx) => audit.recordIn(trx, 'upload.deleted', { who: who.owner, upload: id }),
       },
     }),
   );

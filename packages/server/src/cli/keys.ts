@@ -7,9 +7,11 @@ import { dataFolderFor } from '../config.ts';
 import { parseDuration } from '../durations.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
 import { openTable, plain } from './console.ts';
+import { databaseFor } from './shared-database.ts';
 
 export interface KeyFlags {
   data?: string;
+  database?: string;
   json?: boolean;
 }
 
@@ -26,12 +28,16 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
   const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
   const folder = dataFolderFor(flags);
   using _owner = actAsOwner(folder);
-  const made = await makeKey(folder, {
-    label: flags.label,
-    scopes: flags.scope as KeyScope[],
-    expiresTime,
-    limits: { maxJobs: flags.maxJobs, perDay: flags.perDay },
-  });
+  const made = await makeKey(
+    folder,
+    {
+      label: flags.label,
+      scopes: flags.scope as KeyScope[],
+      expiresTime,
+      limits: { maxJobs: flags.maxJobs, perDay: flags.perDay },
+    },
+    { shared: databaseFor(flags) },
+  );
   if (flags.json) {
     console.log(JSON.stringify(made));
     return 0;
@@ -48,7 +54,7 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
 export async function keysList(flags: KeyFlags): Promise<number> {
   const folder = dataFolderFor(flags);
   using _owner = actAsOwner(folder);
-  await using keys = await openKeyFolder(folder);
+  await using keys = await openKeyFolder(folder, undefined, { shared: databaseFor(flags) });
   const all = await allKeys(keys.databases);
   if (flags.json) console.log(JSON.stringify(all));
   else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” creates one.');
@@ -62,9 +68,10 @@ export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
   const folder = dataFolderFor(flags);
   using _owner = actAsOwner(folder);
-  const revoked = await revokeFolderKey(folder, keyId);
+  const at = { shared: databaseFor(flags) };
+  const revoked = await revokeFolderKey(folder, keyId, at);
   if (!revoked) {
-    const why = hasKeys(folder)
+    const why = hasKeys(folder, at)
       ? '“tomaat keys list” shows them.'
       : `No key was ever created in ${folder}. Check --data.`;
     throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);

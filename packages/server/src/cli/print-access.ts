@@ -1,7 +1,7 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type OidcSettings, parseClaimRule } from '../access/claims.ts';
-import { openKeyFolder } from '../access/key-folder.ts';
+import { openKeyFolder, type SharedPlace } from '../access/key-folder.ts';
 import { revokeKey } from '../access/keys.ts';
 import type { Config } from '../config.ts';
 import { type FaceName, faceTitles } from '../settings.ts';
@@ -55,7 +55,7 @@ const adminKeyFile = 'first-admin.key';
  * What is printed about the first administrator's key. On a terminal that is the key. Elsewhere stdout goes to a journal or a
  * log that is kept and that others read, so the key is written to a file that only its owner can read.
  */
-export async function adminKeyLines(key: string, dataFolder: string): Promise<string> {
+export async function adminKeyLines(key: string, dataFolder: string, at: SharedPlace = {}): Promise<string> {
   const use = [
     `  page: enter it when asked; programs: the header “Authorization: Bearer tmt_…”; tomaat: --api-key or TOMAAT_API_KEY`,
     `  more keys: tomaat keys create --label NAME --scope predict`,
@@ -73,7 +73,7 @@ export async function adminKeyLines(key: string, dataFolder: string): Promise<st
     await writeFile(file, `${key}\n`, { mode: 0o600, flag: 'wx', flush: true });
   } catch (error) {
     // Otherwise a key that nobody saw would prevent the next start from creating one.
-    await using keys = await openKeyFolder(dataFolder);
+    await using keys = await openKeyFolder(dataFolder, undefined, at);
     for (const db of keys.databases) await revokeKey(db, key.split('_')[1]);
     throw error;
   }

@@ -29,6 +29,7 @@ import {
   loginLines,
   prepareIssuer,
 } from './print-access.ts';
+import { databaseOf } from './shared-database.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` also a registry, until stopped. */
 
@@ -45,16 +46,20 @@ interface Surroundings {
   readonly devices: readonly ComputeDevice[];
   /** Concurrent predictions. */
   readonly slots: number;
+  /** The address of the PostgreSQL database, if the server shares one. */
+  readonly database?: string;
 }
 
 /** @throws {TomaatError} BAD_REQUEST if a device of --device does not compute */
 async function surroundingsOf(
-  { config }: LoadedConfig,
+  loaded: LoadedConfig,
   logger: Logger,
   stopSignal: AbortSignal,
 ): Promise<Surroundings> {
+  const { config } = loaded;
   return {
     logger,
+    database: databaseOf(loaded),
     stopSignal,
     modelServers: await modelServersOf(config),
     devices: await openDevices(config.device, {
@@ -70,7 +75,7 @@ async function surroundingsOf(
 async function openServer(
   { config, sources }: LoadedConfig,
   appFolders: readonly string[],
-  { logger, stopSignal, modelServers, devices, slots }: Surroundings,
+  { logger, stopSignal, modelServers, devices, slots, database }: Surroundings,
 ): Promise<RunningServer> {
   return startServer({
     appFolders,
@@ -80,6 +85,8 @@ async function openServer(
     strictPort: sources.port !== 'default',
     strictTlsPort: sources.tlsPort !== 'default',
     dataFolder: config.data,
+    database,
+    blobs: config.blobs,
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
     ...accessSettings(config),
@@ -203,8 +210,10 @@ export async function serve(
   hangup.add('the audit log', () => server.reopenFiles());
   await verifying;
   announce(announcing, server, logger, opened);
-  const adminKey = loaded.config.login ? await makeFirstAdminKey(loaded.config.data, ['server']) : undefined;
-  await printAddresses(loaded, { server, adminKey, json: options.json });
+  const adminKey = loaded.config.login
+    ? await makeFirstAdminKey(loaded.config.data, ['server'], { shared: about.database })
+    : undefined;
+  await printAddresses(loaded, { server, adminKey, database: about.database, json: options.json });
   await untilInterrupted(interrupt.signal);
   return 0;
 }
@@ -261,14 +270,18 @@ export async function up(
   server.certificates.onChange(() => announcer.refresh());
   announce(announcing, server, logger, opened);
   await announcer.firstRound;
-  const adminKey = config.login ? await makeFirstAdminKey(config.data, ['server', 'registry']) : undefined;
-  await printAddresses(loaded, { server, registry, adminKey, json: options.json });
+  const adminKey = config.login
+    ? await makeFirstAdminKey(config.data, ['server', 'registry'], { shared: about.database })
+    : undefined;
+  await printAddresses(loaded, { server, registry, adminKey, database: about.database, json: options.json });
   if (options.demo && !interrupt.signal.aborted) {
     await runDemo({
       server,
       registry,
       // With the administrator's key the result belongs to the administrator, who can open it.
-      apiKey: config.login ? (adminKey ?? (await programKey(config.data, 'tomaat up --demo'))) : undefined,
+      apiKey: config.login
+        ? (adminKey ?? (await programKey(config.data, 'tomaat up --demo', { shared: about.database })))
+        : undefined,
       isMine: !config.login || adminKey !== undefined,
       print: options.json ? console.error : console.log,
       signal: interrupt.signal,
@@ -294,8 +307,15 @@ async function printAddresses(
     server,
     registry,
     adminKey,
+    database,
     json,
-  }: { server: RunningServer; registry?: RunningRegistry; adminKey?: string; json: boolean },
+  }: {
+    server: RunningServer;
+    registry?: RunningRegistry;
+    adminKey?: string;
+    database?: string;
+    json: boolean;
+  },
 ): Promise<void> {
   if (json) {
     console.log(
@@ -325,7 +345,7 @@ async function printAddresses(
     lines.push(
       loginLines(config, config.publicUrl ?? server.url ?? server.tlsUrl, registry && [registry.url]),
     );
-  if (adminKey) lines.push(await adminKeyLines(adminKey, config.data));
+  if (adminKey) lines.push(await adminKeyLines(adminKey, config.data, { shared: database }));
   const certificate = server.certificates.current;
   const fault = server.certificates.fault();
   if (fault) lines.push(fault);

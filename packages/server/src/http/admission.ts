@@ -18,6 +18,11 @@ export interface Admission {
   readonly closing: AbortSignal;
   /** Aborts when the server is about to exit: requests still waiting for a job get an answer. */
   readonly ending: AbortSignal;
+  /**
+   * Aborts when a stream of events should end, so that its client asks again: as soon as nothing new is admitted where other
+   * servers know the same jobs, else when the server is about to exit.
+   */
+  readonly leaving: AbortSignal;
   end(): void;
 }
 
@@ -27,7 +32,11 @@ const defaultMaxBodies = 128;
 const slowBytesPerSecond = 64 * 1024;
 const youngMs = 2000;
 
-export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {}): Admission {
+/** `isShared`: whether other servers know the same jobs. */
+export function createAdmission(
+  jobs: Jobs,
+  { maxBodies = defaultMaxBodies, isShared = false }: { maxBodies?: number; isShared?: boolean } = {},
+): Admission {
   const closing = new AbortController();
   const bodies = new Map<FastifyRequest, { owner: string; sinceMs: number; bytesBefore: number }>();
   const ending = new AbortController();
@@ -95,6 +104,7 @@ export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {
     },
     closing: closing.signal,
     ending: ending.signal,
+    leaving: (isShared ? closing : ending).signal,
     end: () => ending.abort(new TomaatError('BUSY', 'The server is stopping. Try again in a minute.')),
   };
 }

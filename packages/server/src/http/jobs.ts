@@ -276,10 +276,13 @@ async function streamEvents(
   let shown = '';
   const ping = setInterval(() => raw.write(': still here\n\n'), pingEveryMs);
   let isOver = false;
-  const end = setTimeout(() => {
+  const stop = () => {
     isOver = true;
     wake();
-  }, context.eventsMs ?? eventsMs);
+  };
+  const end = setTimeout(stop, context.eventsMs ?? eventsMs);
+  const { leaving } = context.admission;
+  leaving.addEventListener('abort', stop, { once: true });
   raw.once('close', () => wake());
   let sentMs = Number.NEGATIVE_INFINITY;
   try {
@@ -288,7 +291,7 @@ async function streamEvents(
         wake = resolve;
       });
       const job = await context.jobs.get(id);
-      if (raw.destroyed || isOver) return;
+      if (raw.destroyed || isOver || leaving.aborted) return;
       if (!job) {
         raw.write(`id: ${event}\nevent: gone\ndata: {}\n\n`);
         return;
@@ -309,6 +312,7 @@ async function streamEvents(
   } finally {
     clearInterval(ping);
     clearTimeout(end);
+    leaving.removeEventListener('abort', stop);
     unwatch();
     unqueue();
     raw.end();

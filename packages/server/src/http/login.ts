@@ -3,16 +3,18 @@ import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
+import { storeLogins } from '../access/begun-logins.ts';
 import type { OidcSettings } from '../access/claims.ts';
 import { type ApiKey, findKey, hasScope } from '../access/keys.ts';
 import type { Oidc } from '../access/oidc.ts';
 import type { LoginError } from '../access/oidc-faults.ts';
 import type { Principal } from '../access/principal.ts';
 import type { KeyScope } from '../access/scopes.ts';
-import { createSessions, type Sessions } from '../access/sessions.ts';
+import { createSessions, type NewSession, type Sessions } from '../access/sessions.ts';
 import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';
 import { readJson } from '../intake/read-json.ts';
+import type { Database } from '../store/database.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import type { SessionSchema } from '../store/session-schema.ts';
 import { openPublicAddress, type PublicAddress } from './public-address.ts';
@@ -36,6 +38,8 @@ export interface LoginOptions {
   readonly address?: PublicAddress;
   /** Records logins. */
   readonly audit?: Pick<Audit, 'record'>;
+  /** Records a login in the transaction of its session; if missing, `audit` does so afterwards. */
+  readonly within?: Pick<Database<SessionSchema & KeySchema>, 'transaction'> & Pick<Audit, 'recordIn'>;
   readonly now?: () => number;
 }
 
@@ -50,9 +54,17 @@ export interface Login {
 }
 type Recognise = (key: string, request: FastifyRequest) => Promise<ApiKey | undefined>;
 
-/** The issuer of these settings; the library that talks to it is loaded only if one is set. */
-export async function openOidc(settings: OidcSettings | undefined): Promise<Oidc | undefined> {
-  return settings && (await import('../access/oidc.ts')).createOidc({ settings });
+/**
+ * The issuer of these settings; the library that talks to it is loaded only if one is set. `shared`: the database that several
+ * servers share.
+ */
+export async function openOidc(
+  settings: OidcSettings | undefined,
+  shared?: Kysely<SessionSchema>,
+): Promise<Oidc | undefined> {
+  if (!settings) return undefined;
+  const logins = shared && storeLogins(shared, Date.now);
+  return (await import('../access/oidc.ts')).createOidc({ settings, logins });
 }
 
 const keySchema = z.strictObject({ key: z.string().max(200) });
@@ -181,14 +193,27 @@ export function createLogin(options: LoginOptions): Login {
   async function replaceSession(
     request: FastifyRequest,
     reply: FastifyReply,
-    session: Parameters<Sessions['open']>[0],
+    session: NewSession,
   ): Promise<void> {
     const old = sessionToken(request);
     if (old !== undefined) await sessions.close(old);
-    const token = await sessions.open(session);
-    options.audit?.record('login.succeeded', { who: session.owner });
+    const token = await openRecorded(session);
     // Without Max-Age the browser deletes it when it is closed; the server ends the session in any case.
     setCookie(reply, request, sessionCookie, scopeOf(request), token, 'SameSite=Strict');
+  }
+
+  async function openRecorded(session: NewSession): Promise<string> {
+    const { within } = options;
+    const facts = { who: session.owner };
+    if (within)
+      return within.transaction(async (trx) => {
+        const token = await sessions.open(session, trx);
+        await within.recordIn(trx, 'login.succeeded', facts);
+        return token;
+      });
+    const token = await sessions.open(session);
+    options.audit?.record('login.succeeded', facts);
+    return token;
   }
 
   async function beginOidc(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
@@ -208,7 +233,7 @@ export function createLogin(options: LoginOptions): Login {
 
   async function endOidc(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const token = readCookie(request, loginCookie, isSecure(request));
-    const returnTo = (token && need(oidc).returnOf(token)) ?? '/';
+    const returnTo = (token && (await need(oidc).returnOf(token))) ?? '/';
     setCookie(reply, request, loginCookie, scopeOf(request), '', 'SameSite=Lax; Max-Age=0');
     try {
       const at = request.url.indexOf('?');

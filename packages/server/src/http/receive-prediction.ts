@@ -68,8 +68,8 @@ export async function receivePrediction(
 ): Promise<ReceivedPrediction> {
   const held: string[] = [];
   const release = () => context.jobs.release(held.splice(0));
-  const keep: Keep = ({ digest }) => {
-    context.jobs.hold(digest);
+  const keep: Keep = async ({ digest }) => {
+    await context.jobs.hold(digest);
     held.push(digest);
   };
   using _admitted = await context.admission.enter(request);

@@ -5,6 +5,7 @@ import { countBytes } from '../intake/byte-counter.ts';
 import { toProblem } from '../problem/problem.ts';
 import { takeInRest } from '../problem/take-in-rest.ts';
 import type { Upload } from '../store/upload-schema.ts';
+import type { Admission } from './admission.ts';
 import type { ServerContext } from './context.ts';
 
 /**
@@ -20,7 +21,12 @@ interface IdParams {
   Params: { id: string };
 }
 
-export function registerUploadRoutes(app: FastifyInstance, context: ServerContext): void {
+export function registerUploadRoutes(
+  app: FastifyInstance,
+  context: Pick<ServerContext, 'address' | 'maxUploadBytes' | 'ownerOf' | 'pace' | 'uploads'> & {
+    admission: Pick<Admission, 'requireOpen'>;
+  },
+): void {
   const { uploads, maxUploadBytes } = context;
 
   app.options('/api/uploads', async (_request, reply) =>

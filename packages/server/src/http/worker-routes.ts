@@ -42,11 +42,11 @@ export function registerWorkerRoutes(
   { metrics }: { metrics: ServerMetrics },
 ): WorkerRoutes {
   const { jobs, blobs, services } = context;
-  /** Inputs of the jobs that workers hold, and the outputs that they delivered, by job. */
-  const claimed = new Map<string, { attempt: number; inputs: readonly InputFile[]; held: string[] }>();
+  /** Inputs of the jobs that workers hold, by job. */
+  const claimed = new Map<string, { attempt: number; inputs: readonly InputFile[] }>();
 
-  function requireAttempt(id: string, attempt: number): void {
-    if (jobs.isRunning(id, attempt)) return;
+  async function requireAttempt(id: string, attempt: number): Promise<void> {
+    if (await jobs.isRunning(id, attempt)) return;
     throw new TomaatError(
       'CONFLICT',
       'This job is no longer yours: it was cancelled, or another worker has it. Drop it.',
@@ -69,18 +69,16 @@ export function registerWorkerRoutes(
   }
 
   async function letGo(id: string, attempt: number): Promise<void> {
-    const known = claimed.get(id);
-    if (known?.attempt !== attempt) return;
-    claimed.delete(id);
-    await jobs.release(known.held.splice(0));
+    if (claimed.get(id)?.attempt === attempt) claimed.delete(id);
+    await jobs.releaseAll(holderOf(id, attempt));
   }
 
-  /** After a restart of the server its memory is empty while the worker still has the job. */
+  /** After a restart, and at another server than that of the claim, memory is empty while the worker has the job. */
   async function recall(id: string, attempt: number) {
-    requireAttempt(id, attempt);
+    await requireAttempt(id, attempt);
     const known = claimed.get(id);
     if (known?.attempt === attempt) return known;
-    const recalled = { attempt, inputs: await jobs.inputsOf(id), held: [] as string[] };
+    const recalled = { attempt, inputs: await jobs.inputsOf(id) };
     claimed.set(id, recalled);
     return recalled;
   }
@@ -119,14 +117,14 @@ export function registerWorkerRoutes(
       await jobs.requeue(job.id, job.attempt, 'handed back');
       return reply.code(204).send();
     }
-    claimed.set(job.id, { attempt: job.attempt, inputs: job.inputs, held: [] });
+    claimed.set(job.id, { attempt: job.attempt, inputs: job.inputs });
     return job;
   });
 
   app.post<JobParams>('/api/worker/jobs/:id/touch', async (request, reply) => {
     const { attempt, stage, fraction } = await readBody(request, touchSchema);
     const at = stage === undefined || fraction === undefined ? undefined : { stage, fraction };
-    if (!jobs.touch(request.params.id, attempt, at)) requireAttempt(request.params.id, attempt);
+    if (!(await jobs.touch(request.params.id, attempt, at))) await requireAttempt(request.params.id, attempt);
     return reply.code(204).send();
   });
 
@@ -142,20 +140,18 @@ export function registerWorkerRoutes(
   app.put<JobParams>('/api/worker/jobs/:id/outputs/:name', async (request, reply) => {
     const { id } = request.params;
     const attempt = attemptOf(request);
-    const known = await recall(id, attempt);
+    await recall(id, attempt);
     const length = request.headers['content-length'];
     const body = countBytes(request.raw, { maxUploadBytes: maxOutputBytes }, length);
     await using writer = await blobs.create({ expectedBytes: Number(length ?? 0) });
     for await (const chunk of body) {
       await writer.write(chunk);
-      jobs.touch(id, attempt);
+      await jobs.touch(id, attempt);
     }
-    const { digest } = await writer.commit((ref) => {
-      jobs.hold(ref.digest);
-      known.held.push(ref.digest);
-    });
-    if (claimed.get(id) !== known) await jobs.release(known.held.splice(0));
-    requireAttempt(id, attempt);
+    const holder = holderOf(id, attempt);
+    const { digest } = await writer.commit((ref) => jobs.hold(ref.digest, holder));
+    if (!(await jobs.isRunning(id, attempt))) await jobs.releaseAll(holder);
+    await requireAttempt(id, attempt);
     if (digest !== request.query.digest) {
       throw new TomaatError(
         'BAD_REQUEST',
@@ -177,8 +173,9 @@ export function registerWorkerRoutes(
     } = await readBody(request, completeSchema);
     // The answer to the first of two equal requests may have been lost.
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
-    const known = await recall(id, attempt);
-    const arrived = ({ digest }: { digest: string }) => known.held.includes(digest);
+    await requireAttempt(id, attempt);
+    const held = new Set(await jobs.heldFor(holderOf(id, attempt)));
+    const arrived = ({ digest }: { digest: string }) => held.has(digest);
     const missing = outputs.filter((output) => !filesOf(output).every(arrived)).map(({ name }) => name);
     if (missing.length > 0) {
       throw new TomaatError(
@@ -199,7 +196,7 @@ export function registerWorkerRoutes(
     });
     if (accepted && job) metrics.predictionSettled(job.service, 'succeeded', seconds);
     await letGo(id, attempt);
-    if (!accepted) requireAttempt(id, attempt);
+    if (!accepted) await requireAttempt(id, attempt);
     return { accepted };
   });
 
@@ -223,13 +220,17 @@ export function registerWorkerRoutes(
   return {
     async sweep() {
       const lapsed = await jobs.lapse();
-      for (const [id, { attempt }] of claimed) if (!jobs.isRunning(id, attempt)) await letGo(id, attempt);
+      for (const [id, { attempt }] of claimed)
+        if (!(await jobs.isRunning(id, attempt))) await letGo(id, attempt);
       return lapsed;
     },
   };
 }
 
 const maxOutputBytes = 16 * 2 ** 30;
+
+/** For whom the outputs that a worker has delivered are held until the attempt ends. */
+const holderOf = (id: string, attempt: number) => `attempt ${attempt} of ${id}`;
 
 /** Throws if a worker's outputs do not match the service: each output once, of its type, one of them primary. */
 function checkOutputs(declared: Record<string, { type: string }>, outputs: readonly OutputFile[]): void {

@@ -5,6 +5,7 @@ import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
 import type { App } from '../apps.ts';
 import { type Audit, openAudit } from '../audit/audit-log.ts';
+import { openAuditTable } from '../audit/audit-table.ts';
 import { createWitness } from '../audit/receipts.ts';
 import { countRefusals, type Recorder } from '../audit/refusals.ts';
 import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
@@ -13,6 +14,7 @@ import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts'
 import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
@@ -22,6 +24,7 @@ import { openUploads, type Uploads } from '../store/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';
+import { checkDeployment } from './deployment.ts';
 import type { FilledOptions } from './options.ts';
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
@@ -54,11 +57,16 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   await using opened = new AsyncDisposableStack();
   opened.use(lockDataFolder(dataFolder));
   const identity = await openIdentity(dataFolder);
+  const database = opened.use(await openServerDatabase(dataFolder, options.database));
+  const isShared = database.dialect === 'postgres';
+  const auditOptions = {
+    identity,
+    onFault: (error: unknown) => logger.error({ err: error }, 'the audit log cannot be written'),
+  };
   const audit = opened.use(
-    await openAudit(dataFolder, {
-      identity,
-      onFault: (error) => logger.error({ err: error }, 'the audit log cannot be written'),
-    }),
+    isShared
+      ? await openAuditTable(database, { ...auditOptions, dataFolder })
+      : await openAudit(dataFolder, auditOptions),
   );
   if (identity.isNew && audit.head().sequence > 0)
     logger.warn(
@@ -68,25 +76,32 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   audit.record('server.started', { version, service: apps.map(({ manifest }) => manifest.id).join(' ') });
   opened.defer(() => audit.record('server.stopped'));
   const recorder = opened.use(countRefusals(audit));
-  const database = opened.use(await openServerDatabase(dataFolder));
   const pseudonyms = await openPseudonyms(dataFolder);
-  if ((await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
+  if (!isShared && (await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
     await database.truncateWal();
+  const blobsFolder = options.blobs ?? join(dataFolder, 'blobs');
   const blobs = opened.use(
-    await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
+    await openBlobs(blobsFolder, {
+      minFreeBytes: options.minFreeBytes,
+      isShared: options.blobs !== undefined,
+    }),
   );
   const clock = createSteadyClock();
-  const jobs = createJobs({
-    database,
-    blobs,
-    steadyMs: clock.nowMs,
-    resultTtlMs: options.resultTtlMs,
-    maxQueued: options.maxQueued,
-    leaseMs: options.leaseMs,
-    witness: createWitness(apps, audit),
-    concurrencyOf: (service) =>
-      apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
-  });
+  // Of several servers none may move the times that all of them have stored: their machines' clocks count.
+  const nowMs = isShared ? Date.now : clock.nowMs;
+  const jobs = opened.use(
+    createJobs({
+      database,
+      blobs,
+      steadyMs: nowMs,
+      resultTtlMs: options.resultTtlMs,
+      maxQueued: options.maxQueued,
+      leaseMs: options.leaseMs,
+      witness: createWitness(apps, audit),
+      concurrencyOf: (service) =>
+        apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
+    }),
+  );
   const headers = opened.use(openHeaderReader());
   const processing = await createProcessing({
     policy: options.allowIdentity,
@@ -112,14 +127,23 @@ export async function openServerData(apps: readonly App[], options: FilledOption
         uidKey: formatUidKey(await openUidKey(dataFolder)),
       }
     : undefined;
+  if (isShared)
+    await checkDeployment(database.db as unknown as Kysely<DeploymentSchema>, {
+      identity,
+      pseudonyms,
+      uidKey: stripping?.uidKey,
+      blobs: blobsFolder,
+      dataFolder,
+    });
   const uploads = opened.use(
     await openUploads({
       database,
       blobs,
       folder: join(dataFolder, 'uploads'),
+      shared: isShared ? { hold: jobs.hold, release: jobs.release, drop: jobs.drop } : undefined,
       maxBytes: options.maxUploadBytes,
       leaseMs: options.uploadTtlMs,
-      now: clock.nowMs,
+      now: nowMs,
       isHeld: jobs.isHeld,
       async strip(file, keep) {
         if (await processing.refusesIdentity()) await headers.refuseIdentity([file], limits);
@@ -127,10 +151,13 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       },
       hideName: stripping && hideName,
       witness: {
-        received: ({ id, owner, digest }) =>
-          audit.record('upload.received', { who: owner, upload: id, digest }),
-        removed: ({ id, owner }, why) =>
-          audit.record(why === 'expired' ? 'upload.expired' : 'upload.deleted', { who: owner, upload: id }),
+        received: ({ id, owner, digest }, trx) =>
+          audit.recordIn(trx, 'upload.received', { who: owner, upload: id, digest }),
+        removed: ({ id, owner }, why, trx) =>
+          audit.recordIn(trx, why === 'expired' ? 'upload.expired' : 'upload.deleted', {
+            who: owner,
+            upload: id,
+          }),
         refused: ({ id }, who) => recorder.record('access.denied', { who, upload: id, outcome: 'NOT_FOUND' }),
       },
     }),

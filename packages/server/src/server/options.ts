@@ -17,6 +17,10 @@ export interface ServerOptions
   strictPort?: boolean;
   strictTlsPort?: boolean;
   dataFolder: string;
+  /** The address of a PostgreSQL database, instead of the one in the data folder. */
+  database?: string;
+  /** The folder of files that all servers of `database` see; if it is missing, that in the data folder, which no other server sees. */
+  blobs?: string;
   tlsCert?: string;
   tlsKey?: string;
   /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */

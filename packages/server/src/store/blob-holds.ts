@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Blobs } from './blobs.ts';
 import type { JobsSchema } from './job-schema.ts';
+import type { SharedHolds } from './shared-holds.ts';
 
 /**
  * What keeps a blob: a row of a job, a request that is still being received, and registered keepers such as uploads. A
@@ -9,13 +10,18 @@ import type { JobsSchema } from './job-schema.ts';
 
 export type BlobHolds = ReturnType<typeof createBlobHolds>;
 
-export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs) {
-  /** Blobs of requests that are still being received: the number of holders by digest. */
-  const holds = new Map<string, number>();
+/** Whom a blob is held for where nothing else is said: a request to this process. */
+const here = '';
+
+/** `shared`: where several servers share the blobs, what the others have to know of holds, and the deletion a little later. */
+export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: SharedHolds) {
+  /** The number of holds, by digest, of each holder. */
+  const holders = new Map<string, Map<string, number>>();
   const keepers: ((digest: string) => Promise<boolean>)[] = [];
 
   async function isHeld(digest: string): Promise<boolean> {
-    if (holds.has(digest)) return true;
+    for (const held of holders.values()) if (held.has(digest)) return true;
+    if (await shared?.isHeld(digest)) return true;
     for (const keeps of keepers) if (await keeps(digest)) return true;
     const { rows } = await sql<{
       held: number;
@@ -24,28 +30,64 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs) {
     return rows[0].held !== 0;
   }
 
-  /** Deletes those blobs that nothing refers to any longer. */
+  /** Deletes those blobs that nothing refers to any longer; where others may refer to them, they are marked for that. */
   async function drop(digests: Iterable<string>): Promise<void> {
-    for (const digest of new Set(digests)) await blobs.delete(digest, () => isHeld(digest));
+    for (const digest of new Set(digests)) {
+      if (shared) await shared.mark(digest);
+      else await blobs.delete(digest, () => isHeld(digest));
+    }
+  }
+
+  async function release(digests: Iterable<string>, holder = here): Promise<void> {
+    const held = holders.get(holder);
+    for (const digest of digests) {
+      const count = (held?.get(digest) ?? 0) - 1;
+      if (count > 0) held?.set(digest, count);
+      else {
+        held?.delete(digest);
+        await shared?.release(digest, holder);
+      }
+    }
+    if (held?.size === 0) holders.delete(holder);
+    await drop(digests);
   }
 
   return {
     isHeld,
     drop,
-    /** Keeps a blob, regardless of rows, until it is released as many times. */
-    hold(digest: string): void {
-      holds.set(digest, (holds.get(digest) ?? 0) + 1);
-    },
-    async release(digests: Iterable<string>): Promise<void> {
-      for (const digest of digests) {
-        const count = (holds.get(digest) ?? 0) - 1;
-        if (count > 0) holds.set(digest, count);
-        else holds.delete(digest);
+    /**
+     * Keeps a blob, regardless of rows, until it is released as many times for this holder: a request to this process, unless
+     * another one is named.
+     * @throws TomaatError BUSY if another server has deleted it meanwhile: then it has to be stored again
+     */
+    async hold(digest: string, holder = here): Promise<void> {
+      const held = holders.get(holder) ?? new Map<string, number>();
+      holders.set(holder, held);
+      const count = (held.get(digest) ?? 0) + 1;
+      held.set(digest, count);
+      if (count > 1) return;
+      try {
+        await shared?.hold(digest, holder);
+      } catch (error) {
+        held.delete(digest);
+        throw error;
       }
+    },
+    release,
+    /** The blobs that are held for a holder, at any server. */
+    heldFor: async (holder: string): Promise<string[]> =>
+      (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])],
+    /** Releases all that is held for a holder. */
+    async releaseAll(holder: string): Promise<void> {
+      const digests = (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])];
+      holders.delete(holder);
+      for (const digest of digests) await shared?.release(digest, holder);
       await drop(digests);
     },
     /** Also asks `keeps` before a blob is deleted. */
     keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
+    /** Deletes what was marked a while ago and is still not held. */
+    sweep: async (): Promise<void> => shared?.sweep((digest) => blobs.delete(digest, () => isHeld(digest))),
     /** After a crash: deletes temporary files and unreferenced blobs; returns how many. */
     async dropOrphans(): Promise<number> {
       let orphans = await blobs.sweepTemporary();
@@ -54,8 +96,12 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs) {
         digest: string;
       }>`SELECT digest FROM job_input UNION SELECT digest FROM job_output`.execute(db);
       const held = new Set(ofJobs.rows.map(({ digest }) => digest));
-      for await (const digest of blobs.digests())
-        if (!held.has(digest) && (await blobs.delete(digest, () => isHeld(digest)))) orphans++;
+      for await (const digest of blobs.digests()) {
+        if (held.has(digest)) continue;
+        if (!shared) orphans += (await blobs.delete(digest, () => isHeld(digest))) ? 1 : 0;
+        // Another server may have stored it this moment, and not yet have written for whom.
+        else if (!(await isHeld(digest))) await shared.mark(digest);
+      }
       return orphans;
     },
   };

@@ -93,22 +93,30 @@ const readBytes = 128 * 1024;
 
 /**
  * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
- * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads must leave.
+ * must belong to this process alone (lockDataFolder), unless it is `isShared` with others: then files of another process are not taken
+ * for leftovers. `minFreeBytes` is the free space that uploads must leave.
  */
-export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
+export async function openBlobs(
+  dir: string,
+  options: { minFreeBytes?: number; isShared?: boolean } = {},
+): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
   const named = await attempt(async () => {
     await makeFolder(folders.named);
     await makeFolder(folders.temporary);
     return openFolder(folders.named);
   });
-  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, named);
+  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, named, options.isShared ?? false);
 }
+
+/** A file that nobody has written to for so long is a leftover. */
+const abandonedAfterMs = 24 * 3_600_000;
 
 class FileBlobs implements Blobs {
   readonly #named: string;
   readonly #temporary: string;
   readonly #minFreeBytes: number;
+  readonly #isShared: boolean;
   /** The folder of the named ones, to be synced; undefined where a folder cannot be opened and need not be synced. */
   readonly #namedFolder: FileHandle | undefined;
   readonly #writers = new Set<FileWriter>();
@@ -121,7 +129,9 @@ class FileBlobs implements Blobs {
     folders: { named: string; temporary: string },
     minFreeBytes: number,
     namedFolder: FileHandle | undefined,
+    isShared: boolean,
   ) {
+    this.#isShared = isShared;
     this.#named = folders.named;
     this.#temporary = folders.temporary;
     this.#minFreeBytes = minFreeBytes;
@@ -254,12 +264,19 @@ class FileBlobs implements Blobs {
       if (hexPattern.test(entry.name)) yield `sha256:${entry.name}`;
   }
 
+  /** Whether another process that shares the folder may be writing this file. */
+  async #isOfOther(path: string): Promise<boolean> {
+    if (!this.#isShared) return false;
+    const status = await stat(path).catch(() => undefined);
+    return status === undefined || Date.now() - status.mtimeMs < abandonedAfterMs;
+  }
+
   async sweepTemporary(): Promise<number> {
     const ours = new Set(Array.from(this.#writers, (writer) => writer.path));
     let removed = 0;
     for (const name of await readdir(this.#temporary)) {
       const path = join(this.#temporary, name);
-      if (ours.has(path)) continue;
+      if (ours.has(path) || (await this.#isOfOther(path))) continue;
       await rm(path, { recursive: true, force: true });
       removed++;
     }
@@ -303,7 +320,8 @@ class FileBlobs implements Blobs {
         await this.#namedFolder?.sync();
         await keep?.(ref);
       } catch (error) {
-        if (isNew) await rm(target, { force: true });
+        // Another process that shares the folder may have stored the same bytes meanwhile: then it is left to what looks for orphans.
+        if (isNew && !this.#isShared) await rm(target, { force: true });
         throw error;
       }
     });

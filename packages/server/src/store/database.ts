@@ -21,6 +21,7 @@ import {
   type Driver,
   Kysely,
   type QueryResult,
+  type RawBuilder,
   SqliteAdapter,
   SqliteIntrospector,
   SqliteQueryCompiler,
@@ -28,6 +29,8 @@ import {
   type Transaction,
   type TransactionSettings,
 } from 'kysely';
+import { withAfterCommit } from './after-commit.ts';
+import type { Channel, ChannelListener } from './job-events.ts';
 
 /** One numbered step of the schema; its number is its place in the list, so a step is never moved or removed. */
 export interface Migration {
@@ -35,12 +38,18 @@ export interface Migration {
   up(db: Kysely<unknown>): Promise<void>;
 }
 
-/** An open SQLite database. Every commit except an unsynced one is durable (fsync) when its promise resolves. */
+/**
+ * An open database: SQLite's of this process, or PostgreSQL's that several servers share. Every commit except an unsynced one is durable
+ * (fsync) when its promise resolves.
+ */
 export interface Database<Schema> extends AsyncDisposable {
   readonly db: Kysely<Schema>;
+  readonly dialect: 'sqlite' | 'postgres';
+  /** The time of the database, ms since 1970: the one clock of all who share it. */
+  readonly nowMs: RawBuilder<number>;
   /**
-   * Runs `work` in one transaction (BEGIN IMMEDIATE) and commits when it resolves, else rolls back. There is one
-   * connection, so inside `work` only `trx` may be used: `db` there would wait forever, and throws instead.
+   * Runs `work` in one transaction (SQLite: BEGIN IMMEDIATE; PostgreSQL: read committed) and commits when it resolves, else rolls back.
+   * Inside `work` only `trx` may be used: SQLite has one connection, so that `db` there would wait forever, and throws instead.
    */
   transaction<T>(work: (trx: Transaction<Schema>) => Promise<T>): Promise<T>;
   /**
@@ -50,12 +59,14 @@ export interface Database<Schema> extends AsyncDisposable {
   unsynced<T>(query: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** Merges the write-ahead log into the database and empties it, so that no file contains deleted rows. */
   truncateWal(): Promise<void>;
+  /** A channel to the other processes that have this database open; undefined if there are none. */
+  openChannel?(name: string, listener: ChannelListener): Channel;
   close(): Promise<void>;
 }
 
 /**
  * Opens (or creates, readable only by its owner) an SQLite database and brings its schema up to date. Each
- * migration runs once, in a separate transaction.
+ * migration runs once, in a separate transaction. For PostgreSQL see `database-at.ts`.
  * @throws TomaatError INTERNAL when the file was written by a newer version, belongs to another program or is damaged;
  *   DISK_FULL if the disk is full. Nothing is changed then.
  */
@@ -78,7 +89,13 @@ export async function openDatabase<Schema>(
 
   const database: Database<Schema> = {
     db,
-    transaction: (work) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => work(trx)))),
+    dialect: 'sqlite',
+    nowMs: sql<number>`CAST(unixepoch('subsec') * 1000 AS INTEGER)`,
+    transaction: (work) =>
+      withAfterCommit(
+        (run) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => run(trx)))),
+        work,
+      ),
     unsynced: (query) =>
       db.connection().execute(async (connection) => {
         // https://sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL syncs only at checkpoints.
@@ -128,6 +145,8 @@ export const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry:
 export function isUniqueViolation(error: unknown): boolean {
   // SQLITE_CONSTRAINT_UNIQUE and SQLITE_CONSTRAINT_PRIMARYKEY, https://sqlite.org/rescode.html
   const code = sqliteCode(error);
+  // PostgreSQL's unique_violation.
+  if ((error as { code?: unknown } | undefined)?.code === '23505') return true;
   return code === 2067 || code === 1555;
 }
 

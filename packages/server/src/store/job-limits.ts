@@ -68,22 +68,32 @@ export async function countToday(trx: Kysely<JobsSchema>, owner: string, nowMs: 
     .execute();
 }
 
+/**
+ * @param waiting how many jobs of each owner wait
+ * @throws TomaatError BUSY when the queue is full; an owner with less than a fair share of it is admitted nevertheless
+ */
+export function requireRoomAmong(
+  waiting: ReadonlyMap<string, number>,
+  owner: string,
+  maxQueued: number,
+): void {
+  if (mayHaveMore(waiting, owner, maxQueued)) return;
+  let all = 0;
+  for (const count of waiting.values()) all += count;
+  throw new TomaatError('BUSY', `${all} jobs are already waiting. Try again in a few minutes.`);
+}
+
 /** The room in the queue. `ownersWaiting`: the owner of each job in it. */
 export function createQueueRoom(maxQueued: number, ownersWaiting: () => readonly string[]) {
   /** Owners of jobs that are about to be queued, by job. */
   const creating = new Map<string, string>();
 
-  /**
-   * Throws BUSY when the queue is full. An owner with less than a fair share of the queue is admitted
-   * nevertheless.
-   */
   function requireRoom(owner: string): void {
     const owners = [...ownersWaiting(), ...creating.values()];
     if (owners.length < maxQueued) return;
     const counts = new Map<string, number>();
     for (const one of owners) addTo(counts, one, 1);
-    if (mayHaveMore(counts, owner, maxQueued)) return;
-    throw new TomaatError('BUSY', `${owners.length} jobs are already waiting. Try again in a few minutes.`);
+    requireRoomAmong(counts, owner, maxQueued);
   }
 
   return {

@@ -27,7 +27,8 @@ export interface RunningJob {
   readonly attempt: number;
 }
 
-const risesEveryMs = 300_000;
+/** A waiting job becomes more urgent by one each time that it has waited so long. */
+export const risesEveryMs = 300_000;
 
 export function createJobQueue(concurrencyOf: (service: string) => number | undefined, now: () => number) {
   const queued = new Map<string, QueuedJob>();

@@ -1,5 +1,6 @@
 import type { settledStates } from '@tomaat/client';
 import type { ErrorData, FileGeometry, OutputFormat } from '@tomaat/core';
+import type { QueryExecutorProvider } from 'kysely';
 import type { JobLimits } from './job-limits.ts';
 
 /** The types through which the rest of the server sees a job: requests, files, records. */
@@ -110,13 +111,27 @@ export interface SettledJob {
   device?: string;
 }
 
-/** Receives committed changes of jobs, and writes their receipts. */
+/**
+ * Records changes of jobs, and writes their receipts. Each is called as the last statement of the transaction of the change,
+ * with its query builder: what it writes there is committed together with the change, and what it does elsewhere is for
+ * `afterCommit()`.
+ */
 export interface JobWitness {
-  accepted?(job: { id: string } & Pick<NewJob, 'service' | 'owner' | 'inputs'>): void;
+  accepted?(
+    job: { id: string } & Pick<NewJob, 'service' | 'owner' | 'inputs'>,
+    trx: QueryExecutorProvider,
+  ): Promise<void> | undefined;
   /** The content of the receipt; kept and deleted with the job. */
-  receiptOf?(job: SettledJob): object | undefined;
-  settled?(job: SettledJob): void;
+  receiptOf?(job: SettledJob, trx: QueryExecutorProvider): Promise<object | undefined> | object | undefined;
+  settled?(job: SettledJob, trx: QueryExecutorProvider): Promise<void> | undefined;
   /** Its owner keeps it longer. */
-  kept?(job: { id: string; service: string; owner: string }): void;
-  removed?(job: { id: string; service: string; owner: string }, why: 'deleted' | 'expired'): void;
+  kept?(
+    job: { id: string; service: string; owner: string },
+    trx: QueryExecutorProvider,
+  ): Promise<void> | undefined;
+  removed?(
+    job: { id: string; service: string; owner: string },
+    why: 'deleted' | 'expired',
+    trx: QueryExecutorProvider,
+  ): Promise<void> | undefined;
 }

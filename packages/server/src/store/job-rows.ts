@@ -119,7 +119,10 @@ function toOutputFiles(rows: readonly Selectable<JobsSchema['job_output']>[]): O
 function atState(row: JobRow): JobAtState {
   const { state } = row;
   if (state === 'queued') return { state };
-  if (state === 'running') return { state, startedMs: row.started_ms! };
+  if (state === 'running') {
+    const at = row.stage === null ? {} : { stage: row.stage, fraction: row.fraction ?? 0 };
+    return { state, startedMs: row.started_ms!, ...at };
+  }
   const settled = { settledMs: row.settled_ms!, expiresMs: row.expires_ms! };
   if (state === 'succeeded') return { state, startedMs: row.started_ms!, ...settled, error: undefined };
   return { state, startedMs: row.started_ms ?? undefined, ...settled, error: JSON.parse(row.error!) };
@@ -224,7 +227,8 @@ export async function requeueAttempt(
   { id, attempt, losses, maxLosses }: { id: string; attempt: number; losses: number; maxLosses: number },
 ): Promise<JobRow | undefined> {
   const { rows } = await sql<JobRow>`UPDATE job
-    SET state = 'queued', started_ms = NULL, worker = NULL, lost = lost + ${losses}
+    SET state = 'queued', started_ms = NULL, worker = NULL, lost = lost + ${losses},
+      stage = NULL, fraction = NULL, lease_until_ms = NULL
     WHERE id = ${id} AND state = 'running' AND attempt = ${attempt} AND lost + ${losses} < ${maxLosses} RETURNING *`.execute(
     db,
   );

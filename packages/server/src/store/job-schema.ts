@@ -39,6 +39,15 @@ export interface JobsSchema {
   duration: { id: Generated<number>; service: string; seconds: number; voxels: number | null };
   /** Jobs that an owner with a limit created on a day (days since 1970, UTC), deleted ones included. */
   created_on: { owner: string; day: number; jobs: number };
+  // What servers that share a database tell each other about jobs: empty where one process owns the database.
+  /** The number of an owner's last turn: it is larger the later that was. */
+  owner_turn: { owner: string; turn: number };
+  /** The services that are offered somewhere, with their limits, and when a server said so last. */
+  offered: { service: string; concurrency: number | null; heard_ms: number };
+  /** Blobs that are kept for `holder`: a server that receives a request, or an attempt whose outputs arrive. */
+  blob_hold: { holder: string; digest: string; until_ms: number };
+  /** Blobs that nothing seemed to refer to at this time; they are deleted if that is so a little later. */
+  blob_mark: { digest: string; marked_ms: number };
 }
 
 export interface JobTable {
@@ -62,6 +71,13 @@ export interface JobTable {
   worker: string | null;
   /** The content of its receipt, as JSON, once it is settled; signed on request. */
   receipt: Generated<string | null>;
+  /** Where the running attempt is, 0 to 1 of a stage; null where it is kept in the memory of the one process. */
+  stage: Generated<string | null>;
+  fraction: Generated<number | null>;
+  /** When the running attempt is taken from a silent worker, by the database's clock; null as `stage`. */
+  lease_until_ms: Generated<number | null>;
+  /** Order of arrival within one millisecond; 0 as `stage`. */
+  arrival: Generated<number>;
 }
 
 export type JobRow = Selectable<JobTable>;
@@ -149,6 +165,30 @@ export const keptMigrations: readonly Migration[] = [
     name: 'kept outputs',
     async up(db: Kysely<unknown>) {
       await sql`ALTER TABLE job_output ADD COLUMN kept_for TEXT`.execute(db);
+    },
+  },
+];
+
+export const sharedQueueMigrations: readonly Migration[] = [
+  {
+    name: 'shared queue',
+    async up(db: Kysely<unknown>) {
+      await sql`ALTER TABLE job ADD COLUMN stage TEXT`.execute(db);
+      await sql`ALTER TABLE job ADD COLUMN fraction REAL`.execute(db);
+      await sql`ALTER TABLE job ADD COLUMN lease_until_ms INTEGER`.execute(db);
+      await sql`ALTER TABLE job ADD COLUMN arrival INTEGER NOT NULL DEFAULT 0`.execute(db);
+      await sql`CREATE INDEX job_running ON job (service, owner) WHERE state = 'running'`.execute(db);
+      await sql`CREATE TABLE owner_turn (owner TEXT PRIMARY KEY, turn INTEGER NOT NULL) STRICT`.execute(db);
+      await sql`CREATE TABLE offered (
+        service TEXT PRIMARY KEY, concurrency INTEGER, heard_ms INTEGER NOT NULL) STRICT`.execute(db);
+      await sql`CREATE TABLE blob_hold (
+        holder TEXT NOT NULL, digest TEXT NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (holder, digest)) STRICT`.execute(
+        db,
+      );
+      await sql`CREATE INDEX blob_hold_digest ON blob_hold (digest)`.execute(db);
+      await sql`CREATE TABLE blob_mark (digest TEXT PRIMARY KEY, marked_ms INTEGER NOT NULL) STRICT`.execute(
+        db,
+      );
     },
   },
 ];

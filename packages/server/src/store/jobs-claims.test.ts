@@ -76,7 +76,7 @@ describe('claim()', () => {
     const { db } = test.database;
     await sql`CREATE TRIGGER full BEFORE UPDATE ON job BEGIN SELECT RAISE(ABORT, 'no room'); END`.execute(db);
     await expect(test.jobs.claim(['s'])).rejects.toThrow('no room');
-    expect(test.jobs.isRunning(id, 1)).toBe(false);
+    expect(await test.jobs.isRunning(id, 1)).toBe(false);
     expect(await test.jobs.positionOf(id)).toBe(0);
     await sql`DROP TRIGGER full`.execute(db);
     expect(await test.jobs.claim(['s'])).toMatchObject({ id, attempt: 1 });
@@ -88,7 +88,7 @@ describe('claim()', () => {
     const id = await test.add({ owner: 'b' });
     await test.database.db.updateTable('job').set({ state: 'canceled' }).where('id', '=', gone).execute();
     expect((await test.jobs.claim(['s']))?.id).toBe(id);
-    expect(test.jobs.isRunning(gone, 1)).toBe(false);
+    expect(await test.jobs.isRunning(gone, 1)).toBe(false);
   });
 
   it('waits for the disk for workers elsewhere, and a second later for its own', async () => {
@@ -126,7 +126,7 @@ describe('claim()', () => {
     await test.jobs.counts();
     expect(await written()).toEqual([own]);
     expect(await test.jobs.get(own)).toMatchObject({ state: 'running', attempt: 1 });
-    expect(test.jobs.isRunning(elsewhere, 1)).toBe(true);
+    expect(await test.jobs.isRunning(elsewhere, 1)).toBe(true);
   });
 });
 
@@ -144,15 +144,15 @@ describe('touch()', () => {
       [{ stage: 'infer', fraction: 0.5 }, 3],
       [undefined, 3],
     ] as const) {
-      expect(test.jobs.touch(id, 1, at)).toBe(true);
+      expect(await test.jobs.touch(id, 1, at)).toBe(true);
       expect(changes).toBe(expected);
     }
     expect(await test.jobs.get(id)).toMatchObject({ stage: 'infer', fraction: 0.5 });
     for (const attempt of [0, 2])
-      expect(test.jobs.touch(id, attempt, { stage: 'late', fraction: 1 })).toBe(false);
+      expect(await test.jobs.touch(id, attempt, { stage: 'late', fraction: 1 })).toBe(false);
     expect(await test.jobs.get(id)).toMatchObject({ stage: 'infer', fraction: 0.5 });
     stop();
-    test.jobs.touch(id, 1, { stage: 'write', fraction: 0.5 });
+    await test.jobs.touch(id, 1, { stage: 'write', fraction: 0.5 });
     expect(changes).toBe(3);
   });
 });
@@ -303,8 +303,8 @@ describe('recover()', () => {
     await test.add({ service: 'one' });
     await test.crash();
     expect(await test.jobs.recover(['s', 'one'])).toEqual({ requeued: 1, failed: 0, orphans: 0 });
-    expect(test.jobs.isRunning(elsewhere, 1)).toBe(true);
-    expect(test.jobs.isRunning(own, 1)).toBe(false);
+    expect(await test.jobs.isRunning(elsewhere, 1)).toBe(true);
+    expect(await test.jobs.isRunning(own, 1)).toBe(false);
     expect(await test.jobs.claim(['one'])).toBeUndefined();
     expect(await test.jobs.claim(['s'])).toMatchObject({ id: own, attempt: 2 });
   });

@@ -84,7 +84,7 @@ describe('get()', () => {
     await test.jobs.claim(['s']);
     const running = { ...queued, attempt: 1, startedMs: 1_000_500 };
     expect(await test.jobs.get(id)).toEqual({ ...running, state: 'running' });
-    test.jobs.touch(id, 1, { stage: 'infer', fraction: 0.25 });
+    await test.jobs.touch(id, 1, { stage: 'infer', fraction: 0.25 });
     expect(await test.jobs.get(id)).toEqual({
       ...running,
       state: 'running',
@@ -140,7 +140,7 @@ describe('get()', () => {
     await using test = await openTestJobs();
     const id = await test.add();
     await test.jobs.claim(['s']);
-    test.jobs.touch(id, 1, { stage: 'infer', fraction: 0.5 });
+    await test.jobs.touch(id, 1, { stage: 'infer', fraction: 0.5 });
     await test.jobs.requeue(id, 1, 'handed back');
     expect(await test.jobs.get(id)).not.toHaveProperty('stage');
     expect((await test.jobs.get(id))?.startedMs).toBeUndefined();
@@ -214,7 +214,7 @@ describe('settle()', () => {
     const id = await test.add({ inputs: [await inputOf(test, 'volume')] });
     await test.jobs.claim(['s']);
     await expect(test.jobs.settle(id, 1, { state: 'failed', error: failure })).rejects.toThrow('no receipt');
-    expect(test.jobs.isRunning(id, 1)).toBe(true);
+    expect(await test.jobs.isRunning(id, 1)).toBe(true);
     expect(await test.jobs.get(id)).toMatchObject({ state: 'running' });
     expect(await test.jobs.inputsOf(id)).toHaveLength(1);
     expect(await stored(test)).toHaveLength(1);
@@ -323,7 +323,7 @@ describe('isHeld()', () => {
     const outputs = [{ ...(await outputOf(test, 'mask')), ...output }];
     await test.jobs.settle(done, 1, { state: 'succeeded', outputs, seconds: 1 });
     await test.add({ inputs: [{ ...named, ...input }] });
-    test.jobs.hold(held.digest);
+    await test.jobs.hold(held.digest);
     test.jobs.keepAlso(async () => false);
     test.jobs.keepAlso(async (digest) => digest === uploaded.digest);
     const all = [input, output, held, uploaded, loose].map(({ digest }) => digest);
@@ -334,7 +334,7 @@ describe('isHeld()', () => {
     expect(await Promise.all(all.map((digest) => test.blobs.stat(digest)))).toMatchObject([
       ...[input, output, held, uploaded, undefined],
     ]);
-    test.jobs.hold(held.digest);
+    await test.jobs.hold(held.digest);
     await test.jobs.release([held.digest]);
     expect(await test.blobs.stat(held.digest)).toEqual(held);
     await test.jobs.release([held.digest]);
@@ -342,7 +342,7 @@ describe('isHeld()', () => {
     // Nothing is owed by one release too many.
     const again = await test.store('held');
     await test.jobs.release(['sha256:'.padEnd(71, '0')]);
-    test.jobs.hold(again.digest);
+    await test.jobs.hold(again.digest);
     expect(await test.jobs.isHeld(again.digest)).toBe(true);
   });
 });

@@ -104,7 +104,7 @@ describe('createJobs()', () => {
       });
     }
     expect(await blobs.stat(digest)).toBeUndefined();
-    expect(jobs.isRunning(elsewhere, 1)).toBe(false);
+    expect(await jobs.isRunning(elsewhere, 1)).toBe(false);
     expect(await stateOf(kept)).toBe('queued');
     expect(await jobs.positionOf(kept)).toBe(0);
   });
@@ -122,12 +122,12 @@ describe('createJobs()', () => {
     const id = await add();
     const first = (await jobs.claim(['s'], 'gpu-1'))!;
     clockMs += 4000;
-    expect(jobs.touch(id, first.attempt, { stage: 'infer', fraction: 0.5 })).toBe(true);
+    expect(await jobs.touch(id, first.attempt, { stage: 'infer', fraction: 0.5 })).toBe(true);
     clockMs += 4000;
     expect(await jobs.lapse()).toEqual([]);
     clockMs += 1001;
     expect(await jobs.lapse()).toEqual([id]);
-    expect(jobs.touch(id, first.attempt)).toBe(false);
+    expect(await jobs.touch(id, first.attempt)).toBe(false);
     expect(await jobs.settle(id, first.attempt, { state: 'succeeded', outputs: [], seconds: 1 })).toBe(false);
     const second = (await jobs.claim(['s'], 'gpu-2'))!;
     expect(second.attempt).toBe(2);
@@ -151,7 +151,7 @@ describe('createJobs()', () => {
       await jobs.claim(['s'], 'gpu-2');
       wallAheadMs = 0;
       clockMs += 4000;
-      expect(jobs.touch(id, 2)).toBe(true);
+      expect(await jobs.touch(id, 2)).toBe(true);
       wallAheadMs = ms;
       clockMs += 4000;
       expect(await jobs.lapse()).toEqual([]);
@@ -194,7 +194,7 @@ describe('createJobs()', () => {
     await jobs.claim(['s'], 'gpu-1');
     await crash();
     expect(await jobs.recover(['s'])).toMatchObject({ requeued: 0, failed: 0 });
-    expect(jobs.touch(id, 1)).toBe(true);
+    expect(await jobs.touch(id, 1)).toBe(true);
     clockMs += 5001;
     await jobs.lapse();
     expect(await stateOf(id)).toBe('queued');
@@ -224,7 +224,7 @@ describe('createJobs()', () => {
       const id = await add();
       const [claimed] = await Promise.all([jobs.claim(['s']), jobs.cancel(id)]);
       expect(await stateOf(id)).toBe('canceled');
-      if (claimed) expect(jobs.isRunning(id, claimed.attempt)).toBe(false);
+      if (claimed) expect(await jobs.isRunning(id, claimed.attempt)).toBe(false);
       expect(await jobs.positionOf(id)).toBeUndefined();
     }
     expect(await jobs.claim(['s'])).toBeUndefined();
@@ -238,7 +238,7 @@ describe('createJobs()', () => {
       await jobs.requeue(id, 1, 'handed back');
       expect((await jobs.claim(['s']))?.attempt).toBe(2);
       expect(await jobs.requeue(id, 1, why)).toBeUndefined();
-      expect(jobs.isRunning(id, 2)).toBe(true);
+      expect(await jobs.isRunning(id, 2)).toBe(true);
       expect(await jobs.get(id)).toMatchObject({ state: 'running', attempt: 2 });
       expect(await jobs.claim(['s'])).toBeUndefined();
       expect(await jobs.hasSucceeded(id, 2)).toBe(false);
@@ -348,8 +348,8 @@ describe('createJobs()', () => {
 
     it('held by requests are deleted with the last holder', async () => {
       const { digest } = await store('held');
-      jobs.hold(digest);
-      jobs.hold(digest);
+      await jobs.hold(digest);
+      await jobs.hold(digest);
       await jobs.release([digest]);
       expect(await stored()).toHaveLength(1);
       await jobs.release([digest]);

@@ -6,11 +6,13 @@ import type { Blobs } from './blobs.ts';
 import { type Database, isUniqueViolation } from './database.ts';
 import { addDuration, createJobDurations } from './job-durations.ts';
 import { createJobEvents, readUntil } from './job-events.ts';
-import { countToday, createQueueRoom, type JobLimits, requireLimits } from './job-limits.ts';
+import { countToday, type JobLimits, requireLimits } from './job-limits.ts';
 import type { ClaimedJob, JobRecord, JobWitness, NewJob } from './job-records.ts';
 import * as rows from './job-rows.ts';
-import type { JobRow, JobsSchema } from './job-schema.ts';
+import type { JobsSchema } from './job-schema.ts';
 import { type LostChild, recoverJobs } from './recover-jobs.ts';
+import { createSharedHolds } from './shared-holds.ts';
+import { createSharedJobs } from './shared-jobs.ts';
 import { createUnsettledJobs } from './unsettled-jobs.ts';
 
 /**
@@ -41,11 +43,12 @@ export interface JobsOptions {
 
 /** A job fails when the process that computed it, or the remote worker, was lost this many times. */
 const maxLosses = 3;
-/** Time from an unsynced claim to its sync, if the job is still running. */
-const claimSyncMs = 1000;
 /** A job is kept for this many times `resultTtlMs` at most, if its owner asks. */
 const mostPeriods = 7;
 const defaultUrgency = 3;
+/** Of the messages between servers that share a database. */
+const channelName = 'tomaat_jobs';
+const newServerName = () => randomBytes(9).toString('base64url');
 
 export type Jobs = ReturnType<typeof createJobs>;
 
@@ -62,11 +65,17 @@ export function createJobs({
   monotonicMs = () => performance.now(),
 }: JobsOptions) {
   const { db } = database;
-  const events = createJobEvents();
-  const holds = createBlobHolds(db, blobs);
+  const isShared = database.dialect === 'postgres';
+  const events = createJobEvents(
+    isShared && database.openChannel ? (listener) => database.openChannel!(channelName, listener) : undefined,
+  );
+  const sharedHolds = isShared ? createSharedHolds({ database, blobs, server: newServerName() }) : undefined;
+  const holds = createBlobHolds(db, blobs, sharedHolds);
   const durations = createJobDurations(db);
-  const unsettled = createUnsettledJobs({ db, events, leaseMs, concurrencyOf, now, monotonicMs });
-  const room = createQueueRoom(maxQueued, unsettled.ownersWaiting);
+  const queue = { events, maxQueued, leaseMs, concurrencyOf, now, monotonicMs };
+  const unsettled = sharedHolds
+    ? createSharedJobs({ ...queue, database, renewed: sharedHolds.renew })
+    : createUnsettledJobs({ ...queue, database });
 
   /**
    * Accepts a job: when this resolves it is on disk. BUSY when the queue is full, LIMIT_REACHED when the owner is at a
@@ -78,26 +87,21 @@ export function createJobs({
     await unsettled.load();
     const known = key === undefined ? undefined : await rows.findByKey(db, owner, key);
     if (known) return sameRequest(known, job);
-    // Checking for room and taking it must be one step, or concurrent requests would all find the same room.
-    room.enter(id, owner);
     const createdMs = now();
     try {
-      await database.transaction(async (trx) => {
+      await unsettled.admit({ id, owner, service, urgency, created_ms: createdMs }, async (trx) => {
         // Checked again, because other jobs of this owner may have been created since its body began.
         await requireLimits(trx, owner, limits, now());
         if (limits.perDay !== undefined) await countToday(trx, owner, now());
         await rows.insertJob(trx, job, { id, createdMs, urgency });
+        await witness.accepted?.({ id, service, owner, inputs: job.inputs }, trx);
       });
     } catch (error) {
       const existing =
         isUniqueViolation(error) && key !== undefined ? await rows.findByKey(db, owner, key) : undefined;
       if (!existing) throw error;
       return sameRequest(existing, job);
-    } finally {
-      room.leave(id);
     }
-    witness.accepted?.({ id, service, owner, inputs: job.inputs });
-    unsettled.enqueue({ id, service, owner, urgency, created_ms: createdMs, attempt: 0 });
     return { id, existed: false };
   }
 
@@ -111,40 +115,13 @@ export function createJobs({
    * worker, it is leased: a worker that is silent for `leaseMs` loses the job.
    */
   async function claim(services: readonly string[], worker?: string): Promise<ClaimedJob | undefined> {
-    await unsettled.load();
-    let row: JobRow | undefined;
-    do {
-      // Before the first await, so that no other slot takes the same job.
-      const taken = unsettled.take(services);
-      if (!taken) return undefined;
-      const { job, attempt } = taken;
-      try {
-        const start = (at: typeof db) =>
-          rows.startAttempt(at, { id: job.id, attempt, startedMs: now(), worker });
-        // A power failure also ends this process's own children, so it may undo their claims; a remote worker
-        // survives it, and its attempt must never be given to another. See syncClaim().
-        row = await (worker === undefined ? database.unsynced(start) : start(db));
-      } catch (error) {
-        unsettled.putBack(job);
-        throw error;
-      }
-      // It was cancelled meanwhile.
-      if (!row) unsettled.forget(job.id);
-    } while (!row);
+    const row = await unsettled.claim(services, worker);
+    if (!row) return undefined;
     const { id, attempt, service } = row;
-    if (worker !== undefined) unsettled.beginLease(id);
-    else setTimeout(() => void syncClaim(id, attempt), claimSyncMs).unref();
     events.moved();
     const inputs = await rows.readInputs(db, id);
     events.changed(id);
     return { id, service, attempt, request: JSON.parse(row.request), inputs };
-  }
-
-  /** Makes a claim durable, because a job that crashes the whole machine must count as lost too. */
-  async function syncClaim(id: string, attempt: number): Promise<void> {
-    if (!unsettled.isRunning(id, attempt)) return;
-    // If it cannot write, settling the job will fail too, and report it.
-    await rows.rewriteJob(db, id).catch(() => {});
   }
 
   /**
@@ -156,18 +133,18 @@ export function createJobs({
     const settled = await database.transaction(async (trx) => {
       const job = await rows.settleJob(trx, { id, attempt, ...times }, outcome);
       if (!job) return undefined;
-      const receipt = witness.receiptOf?.(job);
+      const receipt = await witness.receiptOf?.(job, trx);
       if (receipt) await rows.writeReceipt(trx, id, receipt);
       if (outcome.state === 'succeeded') {
         await rows.insertOutputs(trx, { id, attempt: attempt! }, outcome.outputs);
         const { service, request } = job;
         await addDuration(trx, { service, seconds: outcome.seconds, voxels: request.voxels });
       }
+      await witness.settled?.(job, trx);
       return job;
     });
     if (!settled) return false;
-    witness.settled?.(settled);
-    unsettled.end(id);
+    unsettled.settled(id);
     if (outcome.state === 'canceled') events.canceled(id);
     events.changed(id);
     await holds.drop(settled.inputs.map((input) => input.digest));
@@ -191,7 +168,7 @@ export function createJobs({
     const losses = why === 'lost' ? 1 : 0;
     const row = await rows.requeueAttempt(db, { id, attempt, losses, maxLosses });
     if (row) {
-      unsettled.enqueue(row);
+      unsettled.requeued(row);
       events.changed(id);
       return 'queued';
     }
@@ -203,7 +180,7 @@ export function createJobs({
 
   /** Takes back the jobs whose workers have been silent too long; returns their ids. */
   async function lapse(): Promise<string[]> {
-    const lapsed = unsettled.takeLapsed();
+    const lapsed = await unsettled.takeLapsed();
     for (const { id, attempt, heard } of lapsed) {
       // A worker that stopped while this server was down does not count against the job.
       if (attempt !== undefined) await requeue(id, attempt, heard ? 'lost' : 'handed back');
@@ -213,9 +190,12 @@ export function createJobs({
 
   /** Deletes a settled job with its results; false if it does not exist. */
   async function remove(id: string, why: 'deleted' | 'expired' = 'deleted'): Promise<boolean> {
-    const removed = await database.transaction((trx) => rows.deleteJob(trx, id));
+    const removed = await database.transaction(async (trx) => {
+      const job = await rows.deleteJob(trx, id);
+      if (job) await witness.removed?.({ id, service: job.service, owner: job.owner }, why, trx);
+      return job;
+    });
     if (!removed) return false;
-    witness.removed?.({ id, service: removed.service, owner: removed.owner }, why);
     events.changed(id);
     await holds.drop(removed.digests);
     return true;
@@ -242,8 +222,12 @@ export function createJobs({
         'CONFLICT',
         'The results are kept for as long as this server allows. Download what you need.',
       );
-    if (!(await rows.postponeExpiry(db, id, expiresMs))) return (await rows.readJob(db, id)) !== undefined;
-    witness.kept?.({ id, service: job.service, owner: job.owner });
+    const isKept = await database.transaction(async (trx) => {
+      if (!(await rows.postponeExpiry(trx, id, expiresMs))) return false;
+      await witness.kept?.({ id, service: job.service, owner: job.owner }, trx);
+      return true;
+    });
+    if (!isKept) return (await rows.readJob(db, id)) !== undefined;
     events.changed(id);
     return true;
   }
@@ -259,16 +243,11 @@ export function createJobs({
   async function sweep(): Promise<number> {
     const expired = await rows.expiredIds(db, steadyMs());
     for (const id of expired) await remove(id, 'expired');
+    await holds.sweep();
     await database.truncateWal().catch((error: unknown) => {
       if (!(error instanceof TomaatError && error.code === 'BUSY')) throw error;
     });
     return expired.length;
-  }
-
-  /** Jobs that are likely to be claimed before this one; undefined unless it is queued. */
-  async function positionOf(id: string): Promise<number | undefined> {
-    await unsettled.load();
-    return unsettled.positionOf(id);
   }
 
   return {
@@ -285,17 +264,23 @@ export function createJobs({
     sweep,
     /** After a crash: see `recoverJobs()`. */
     recover: (services: readonly string[], lostChild?: LostChild) =>
-      recoverJobs({ db, unsettled, holds, settle, requeue }, services, lostChild),
+      recoverJobs({ unsettled, holds, settle, requeue }, services, lostChild),
     touch: unsettled.touch,
     isRunning: unsettled.isRunning,
-    positionOf,
+    positionOf: unsettled.positionOf,
     typicalSeconds: durations.typicalSeconds,
     expectedSeconds: durations.expectedSeconds,
     /** Seconds until a queued job, or a new one (undefined), may start with `slots` concurrent predictions. */
     expectedWaitSeconds: async (id: string | undefined, service: string, slots: number) =>
-      durations.waitSeconds(id === undefined ? unsettled.waiting : await positionOf(id), service, slots),
+      durations.waitSeconds(
+        await (id === undefined ? unsettled.waiting() : unsettled.positionOf(id)),
+        service,
+        slots,
+      ),
     hold: holds.hold,
     release: holds.release,
+    heldFor: holds.heldFor,
+    releaseAll: holds.releaseAll,
     drop: holds.drop,
     isHeld: holds.isHeld,
     keepAlso: holds.keepAlso,
@@ -306,10 +291,7 @@ export function createJobs({
     settled: (id: string, signal?: AbortSignal): Promise<JobRecord | undefined> =>
       readUntil(() => get(id), isOver, { watch: (listener) => events.watch(id, listener), signal }),
     /** Throws BUSY when the queue is full for this owner; call it before the body of a request is read. */
-    async requireRoom(owner: string): Promise<void> {
-      await unsettled.load();
-      room.requireRoom(owner);
-    },
+    requireRoom: unsettled.requireRoom,
     /** Throws LIMIT_REACHED when another job would exceed this owner's limits. */
     requireLimits: (owner: string, limits: JobLimits = {}) => requireLimits(db, owner, limits, now()),
     /** Whether this owner has used this idempotency key for a job that still exists. */
@@ -321,6 +303,9 @@ export function createJobs({
     idsOf: (owner: string) => rows.idsOf(db, owner),
     counts: () => rows.countByState(db),
     unsettledCounts: () => rows.countUnsettled(db),
+    /** Ends what it hears from other processes. */
+    close: events.close,
+    [Symbol.asyncDispose]: events.close,
   };
 }
 

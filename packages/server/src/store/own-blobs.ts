@@ -33,10 +33,11 @@ export async function findOwnBlob(
   return { ...found, received: rows.find(({ received }) => received !== null)?.received ?? undefined };
 }
 
-/** Whether it is the blob of a complete upload. */
+/** Whether it is the blob of a complete upload, or a part of an incomplete one. */
 export async function isUploaded(db: Kysely<UploadsSchema>, digest: string): Promise<boolean> {
   const { rows } = await sql<{
     kept: number;
-  }>`SELECT EXISTS (SELECT 1 FROM upload WHERE digest = ${digest}) AS kept`.execute(db);
+  }>`SELECT EXISTS (SELECT 1 FROM upload WHERE digest = ${digest})
+    OR EXISTS (SELECT 1 FROM upload_part WHERE digest = ${digest}) AS kept`.execute(db);
   return rows[0].kept !== 0;
 }

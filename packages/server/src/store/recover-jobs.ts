@@ -1,14 +1,11 @@
-import type { Kysely } from 'kysely';
 import type { BlobHolds } from './blob-holds.ts';
-import { findUnserved, type Outcome } from './job-rows.ts';
-import type { JobsSchema } from './job-schema.ts';
+import type { Outcome } from './job-rows.ts';
 import type { UnsettledJobs } from './unsettled-jobs.ts';
 
 /** Whether this process's own child was lost with the attempt. */
 export type LostChild = (job: { id: string; attempt: number }) => boolean;
 
 interface Jobs {
-  db: Kysely<JobsSchema>;
   unsettled: UnsettledJobs;
   holds: BlobHolds;
   settle(id: string, attempt: number | undefined, outcome: Outcome): Promise<boolean>;
@@ -21,14 +18,15 @@ interface Jobs {
  * Unsettled jobs of services that are no longer served fail with NOT_FOUND: no worker would ever claim them.
  */
 export async function recoverJobs(
-  { db, unsettled, holds, settle, requeue }: Jobs,
+  { unsettled, holds, settle, requeue }: Jobs,
   services: readonly string[],
   lostChild: LostChild = () => true,
 ): Promise<{ requeued: number; failed: number; orphans: number }> {
   await unsettled.load();
+  await unsettled.offer(services);
   let requeued = 0;
   let failed = 0;
-  for (const { id, service } of await findUnserved(db, services)) {
+  for (const { id, service } of await unsettled.unserved(services)) {
     const message = `The service ${service} is no longer offered here. GET /api/services lists the available ones.`;
     if (await settle(id, undefined, { state: 'failed', error: { code: 'NOT_FOUND', message } })) failed++;
   }

@@ -1,16 +1,16 @@
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import type { Blobs } from './blobs.ts';
-import type { UploadParts } from './upload-parts.ts';
+import type { UploadFiles } from './upload-parts.ts';
 import type { UploadRow, UploadsSchema } from './upload-schema.ts';
 
 interface Recovery {
   db: Kysely<UploadsSchema>;
   blobs: Blobs;
-  parts: UploadParts;
+  parts: UploadFiles;
   /** Makes a blob of an upload whose bytes have all arrived. */
   finish(row: UploadRow): Promise<unknown>;
-  drop(id: string): Promise<void>;
+  drop(id: string): Promise<unknown>;
   /** Called for an upload that could not be completed, and was deleted: its sender is told at the next request. */
   lost?(id: string, error: unknown): void;
 }

@@ -55,6 +55,7 @@ describe('openRegistryDatabase()', () => {
       'sessions',
       'signed announcements',
       'id token of sessions',
+      'begun logins',
     ]);
   });
 
@@ -106,6 +107,7 @@ describe('openRegistryDatabase()', () => {
       await sql`ALTER TABLE entry DROP COLUMN signed`.execute(db);
       await sql`DROP TABLE announced`.execute(db);
       await sql`ALTER TABLE session DROP COLUMN id_token`.execute(db);
+      await sql`DROP TABLE begun_login`.execute(db);
       await sql`DELETE FROM tomaat_migration WHERE number > 4`.execute(db);
     }
     await using database = await open();

@@ -1,7 +1,12 @@
 import { sql } from 'kysely';
 import { type Database, type Migration, openDatabase } from './database.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
-import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
+import {
+  begunLoginMigrations,
+  type SessionSchema,
+  sessionLogoutMigrations,
+  sessionMigrations,
+} from './session-schema.ts';
 
 /** The registry's database: entries, keys and browser sessions. */
 
@@ -101,6 +106,7 @@ const registryMigrations: readonly Migration[] = [
     },
   },
   ...sessionLogoutMigrations,
+  ...begunLoginMigrations,
 ];
 
 export const openRegistryDatabase = (file: string): Promise<Database<RegistrySchema>> =>

@@ -32,6 +32,11 @@ describe('openServerDatabase()', () => {
       'geometry of outputs',
       'kept outputs',
       'names of uploads',
+      'audit table',
+      'begun logins',
+      'parts of uploads',
+      'shared queue',
+      'deployment',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

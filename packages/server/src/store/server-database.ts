@@ -1,6 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type AuditSchema, auditMigrations } from './audit-schema.ts';
 import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
+import { openDatabaseAt } from './database-at.ts';
+import { type DeploymentSchema, deploymentMigrations } from './deployment-schema.ts';
 import {
   geometryMigrations,
   type JobsSchema,
@@ -8,12 +11,28 @@ import {
   jobMigrations,
   keptMigrations,
   receiptMigrations,
+  sharedQueueMigrations,
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
-import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
-import { type UploadsSchema, uploadMigrations, uploadNameMigrations } from './upload-schema.ts';
+import {
+  begunLoginMigrations,
+  type SessionSchema,
+  sessionLogoutMigrations,
+  sessionMigrations,
+} from './session-schema.ts';
+import {
+  type UploadsSchema,
+  uploadMigrations,
+  uploadNameMigrations,
+  uploadPartMigrations,
+} from './upload-schema.ts';
 
-export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
+export type ServerSchema = JobsSchema &
+  UploadsSchema &
+  KeySchema &
+  SessionSchema &
+  AuditSchema &
+  DeploymentSchema;
 
 /** The server's database: jobs, uploads, keys and browser sessions. New steps are only added at the end. */
 export const serverMigrations = [
@@ -28,12 +47,24 @@ export const serverMigrations = [
   ...geometryMigrations,
   ...keptMigrations,
   ...uploadNameMigrations,
+  ...auditMigrations,
+  ...begunLoginMigrations,
+  ...uploadPartMigrations,
+  ...sharedQueueMigrations,
+  ...deploymentMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
-/** @throws TomaatError INTERNAL if the database was emptied although uploads or results exist. */
-export async function openServerDatabase(dataFolder: string): Promise<Database<ServerSchema>> {
+/**
+ * Opens the database of a data folder, or the PostgreSQL database `shared` of several servers.
+ * @throws TomaatError INTERNAL if the database was emptied although uploads or results exist. */
+export async function openServerDatabase(
+  dataFolder: string,
+  shared?: string,
+): Promise<Database<ServerSchema>> {
+  if (shared !== undefined)
+    return openDatabaseAt<ServerSchema>({ url: shared, schema: 'tomaat' }, serverMigrations);
   const file = serverDatabaseFile(dataFolder);
   if (sizeOf(file) === 0) {
     for (const folder of [join(dataFolder, 'blobs', 'sha256'), join(dataFolder, 'uploads')])

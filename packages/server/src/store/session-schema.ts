@@ -21,8 +21,18 @@ export interface SessionTable {
   id_token: Uint8Array | null;
 }
 
+/** Logins through an issuer that have begun at one of several servers with one database; see `access/begun-logins.ts`. */
+export interface BegunLoginTable {
+  /** SHA-256 of the token in the browser's cookie. */
+  hash: Uint8Array;
+  /** What the login needs when the browser returns, sealed with the token. */
+  sealed: string;
+  expires_ms: number;
+}
+
 export interface SessionSchema {
   session: SessionTable;
+  begun_login: BegunLoginTable;
 }
 
 /** For any database that holds keys, after its existing migrations. */
@@ -53,6 +63,18 @@ export const sessionLogoutMigrations: readonly Migration[] = [
     name: 'id token of sessions',
     async up(db) {
       await sql`ALTER TABLE session ADD COLUMN id_token BLOB`.execute(db);
+    },
+  },
+];
+
+/** For the databases that several servers may share. */
+export const begunLoginMigrations: readonly Migration[] = [
+  {
+    name: 'begun logins',
+    async up(db) {
+      await sql`CREATE TABLE begun_login (
+        hash BLOB PRIMARY KEY, sealed TEXT NOT NULL, expires_ms INTEGER NOT NULL) STRICT`.execute(db);
+      await sql`CREATE INDEX begun_login_expiry ON begun_login (expires_ms)`.execute(db);
     },
   },
 ];

@@ -1,18 +1,70 @@
-import type { Kysely } from 'kysely';
+import type { Kysely, Transaction } from 'kysely';
+import type { Database } from './database.ts';
 import type { JobEvents } from './job-events.ts';
+import { createQueueRoom } from './job-limits.ts';
 import { createJobQueue, type QueuedJob } from './job-queue.ts';
+import * as rows from './job-rows.ts';
 import type { JobRow, JobsSchema } from './job-schema.ts';
 import { createLeases } from './leases.ts';
 
 /**
- * The unsettled jobs in the memory of the one process that owns them: which wait, which attempt of which job runs with what
- * progress, and which are leased to remote workers. Filled from the rows once; follows every change of a row.
+ * The unsettled jobs: which wait, which attempt of which job runs with what progress, and until when its worker may be silent.
+ * In the memory of the one process that owns them (here), or in a database that several servers share (shared-jobs.ts).
  */
+export interface UnsettledJobs {
+  /** Has to be awaited before the queue is used. */
+  load(): Promise<void>;
+  /** @throws TomaatError BUSY when the queue is full for this owner */
+  requireRoom(owner: string): Promise<void>;
+  /**
+   * Queues a new job, which `insert` writes, once there is room: room is found and taken in one step.
+   * @throws TomaatError BUSY when the queue is full for this owner
+   */
+  admit(job: NewRow, insert: (trx: Transaction<JobsSchema>) => Promise<void>): Promise<void>;
+  /** The next job of these services becomes running. With `worker`, the name of a remote worker, it is leased. */
+  claim(services: readonly string[], worker?: string): Promise<JobRow | undefined>;
+  /** An attempt ended without a result; its row is queued again. */
+  requeued(row: JobRow): void;
+  /** A job is settled: others move up, and one held back by its service's limit may start. */
+  settled(id: string): void;
+  /** How many jobs wait. */
+  waiting(): Promise<number>;
+  /** Jobs that are likely to be claimed before this one; undefined unless it is queued. */
+  positionOf(id: string): Promise<number | undefined>;
+  /** Whether the job runs this attempt now. */
+  isRunning(id: string, attempt: number): Promise<boolean>;
+  /** Records the progress of an attempt and renews its lease; false if the job is no longer running this attempt. */
+  touch(id: string, attempt: number, at?: Progress): Promise<boolean>;
+  /** The progress of a running job, if it is not in its row. */
+  progressOf(id: string): Progress | undefined;
+  /** After a crash: running jobs of this process itself, whose children may be lost. */
+  unleased(): { id: string; attempt: number }[];
+  /** The services that are offered here, at the start. */
+  offer(services: readonly string[]): Promise<void>;
+  /** Unsettled jobs of services that nobody offers. */
+  unserved(services: readonly string[]): Promise<{ id: string; service: string }[]>;
+  /**
+   * The attempts whose leases have expired; none if the job is no longer running. `heard`: whether the worker was heard from after
+   * the last time that it could not be.
+   */
+  takeLapsed(): Promise<{ id: string; attempt?: number; heard: boolean }[]>;
+}
+
+export type NewRow = Pick<JobRow, 'id' | 'service' | 'owner' | 'created_ms' | 'urgency'>;
+
+export interface Progress {
+  readonly stage: string;
+  /** 0 to 1 of the stage. */
+  readonly fraction: number;
+}
 
 export interface UnsettledJobsOptions {
-  db: Kysely<JobsSchema>;
+  database: Database<JobsSchema>;
   events: JobEvents;
+  /** The most jobs that may wait. */
+  maxQueued: number;
   leaseMs: number;
+  /** The most predictions of a service at a time; no limit if undefined. */
   concurrencyOf(service: string): number | undefined;
   /** Wall clock, ms. */
   now(): number;
@@ -20,19 +72,26 @@ export interface UnsettledJobsOptions {
   monotonicMs(): number;
 }
 
-export type UnsettledJobs = ReturnType<typeof createUnsettledJobs>;
+/** Time from an unsynced claim to its sync, if the job is still running. */
+const claimSyncMs = 1000;
 
-export function createUnsettledJobs(options: UnsettledJobsOptions) {
-  const { db, events } = options;
+/** Keeps them in memory: filled from the rows once, it follows every change of a row. */
+export function createUnsettledJobs(options: UnsettledJobsOptions): UnsettledJobs {
+  const { database, events } = options;
+  const { db } = database;
   const queue = createJobQueue(options.concurrencyOf, options.now);
   const leases = createLeases(options.leaseMs, options.monotonicMs);
-  const progress = new Map<string, { stage: string; fraction: number }>();
+  const room = createQueueRoom(options.maxQueued, queue.ownersWaiting);
+  const progress = new Map<string, Progress>();
   let arrivals = 0;
   let loading: Promise<void> | undefined;
 
-  function enqueue(
-    row: Pick<JobRow, 'id' | 'service' | 'owner' | 'created_ms' | 'attempt' | 'urgency'>,
-  ): void {
+  const load = (): Promise<void> => {
+    loading ??= readRows(db, { enqueue, queue, leases });
+    return loading;
+  };
+
+  function enqueue(row: NewRow & Pick<JobRow, 'attempt'>): void {
     leases.end(row.id);
     progress.delete(row.id);
     queue.remove(row.id);
@@ -49,64 +108,82 @@ export function createUnsettledJobs(options: UnsettledJobsOptions) {
     events.moved();
   }
 
-  async function readRows(): Promise<void> {
-    const rows = await db
-      .selectFrom('job')
-      .select(['id', 'service', 'owner', 'urgency', 'created_ms', 'state', 'attempt', 'worker'])
-      .where('state', 'in', ['queued', 'running'])
-      .orderBy('created_ms')
-      .execute();
-    for (const row of rows) {
-      if (row.state === 'queued') enqueue(row);
-      else {
-        queue.start(row.id, { service: row.service, owner: row.owner, attempt: row.attempt });
-        if (row.worker !== null) leases.resume(row.id);
+  /** Marks the next job of these services as running, so that no other slot takes it. */
+  function take(services: readonly string[]): { job: QueuedJob; attempt: number } | undefined {
+    const job = queue.next(services);
+    if (!job) return undefined;
+    const attempt = job.attempt + 1;
+    queue.start(job.id, { service: job.service, owner: job.owner, attempt });
+    return { job, attempt };
+  }
+
+  /** Makes a claim durable, because a job that crashes the whole machine must count as lost too. */
+  async function syncClaim(id: string, attempt: number): Promise<void> {
+    if (queue.attemptOf(id) !== attempt) return;
+    // If it cannot write, settling the job will fail too, and report it.
+    await rows.rewriteJob(db, id).catch(() => {});
+  }
+
+  async function claim(services: readonly string[], worker?: string): Promise<JobRow | undefined> {
+    await load();
+    let row: JobRow | undefined;
+    do {
+      // Before the first await, so that no other slot takes the same job.
+      const taken = take(services);
+      if (!taken) return undefined;
+      const { job, attempt } = taken;
+      try {
+        const start = (at: typeof db) =>
+          rows.startAttempt(at, { id: job.id, attempt, startedMs: options.now(), worker });
+        // A power failure also ends this process's own children, so it may undo their claims; a remote worker
+        // survives it, and its attempt must never be given to another. See syncClaim().
+        row = await (worker === undefined ? database.unsynced(start) : start(db));
+      } catch (error) {
+        queue.remove(job.id);
+        queue.add(job);
+        throw error;
       }
-    }
+      // It was cancelled meanwhile.
+      if (!row) queue.remove(job.id);
+    } while (!row);
+    const { id, attempt } = row;
+    if (worker !== undefined) leases.begin(id);
+    else setTimeout(() => void syncClaim(id, attempt), claimSyncMs).unref();
+    return row;
   }
 
   return {
-    /** Fills the queue from the rows, once. */
-    load(): Promise<void> {
-      loading ??= readRows();
-      return loading;
+    load,
+    async requireRoom(owner) {
+      await load();
+      room.requireRoom(owner);
     },
-    /** Queues a job: a new one, or one whose attempt ended without a result. */
-    enqueue,
-    /** Marks the next job of these services as running, so that no other slot takes it. */
-    take(services: readonly string[]): { job: QueuedJob; attempt: number } | undefined {
-      const job = queue.next(services);
-      if (!job) return undefined;
-      const attempt = job.attempt + 1;
-      queue.start(job.id, { service: job.service, owner: job.owner, attempt });
-      return { job, attempt };
+    async admit(job, insert) {
+      // Before the first await: concurrent requests would all find the same room.
+      room.enter(job.id, job.owner);
+      try {
+        await database.transaction(insert);
+      } finally {
+        room.leave(job.id);
+      }
+      enqueue({ ...job, attempt: 0 });
     },
-    /** Returns a taken job that did not start to its place. */
-    putBack(job: QueuedJob): void {
-      queue.remove(job.id);
-      queue.add(job);
-    },
-    /** A taken job turned out to be settled. */
-    forget: (id: string): void => void queue.remove(id),
-    beginLease: leases.begin,
-    /** A job is settled: others move up, and one held back by its service's limit may start. */
-    end(id: string): void {
+    claim,
+    requeued: enqueue,
+    settled(id) {
       leases.end(id);
       progress.delete(id);
       queue.remove(id);
       events.moved();
       if (queue.length > 0) events.queued();
     },
-    get waiting() {
-      return queue.length;
+    waiting: async () => queue.length,
+    async positionOf(id) {
+      await load();
+      return queue.positionOf(id);
     },
-    ownersWaiting: queue.ownersWaiting,
-    /** Jobs that are likely to be claimed before this one; undefined unless it is queued. */
-    positionOf: queue.positionOf,
-    /** Whether the job runs this attempt now. */
-    isRunning: (id: string, attempt: number): boolean => queue.attemptOf(id) === attempt,
-    /** Records the progress of an attempt and renews its lease; false if the job is no longer running this attempt. */
-    touch(id: string, attempt: number, at?: { stage: string; fraction: number }): boolean {
+    isRunning: async (id, attempt) => queue.attemptOf(id) === attempt,
+    async touch(id, attempt, at) {
       if (queue.attemptOf(id) !== attempt) return false;
       leases.renew(id);
       const before = progress.get(id);
@@ -116,12 +193,39 @@ export function createUnsettledJobs(options: UnsettledJobsOptions) {
       }
       return true;
     },
-    progressOf: (id: string) => progress.get(id),
-    /** Running jobs that are not leased to a remote worker. */
-    unleased: (): { id: string; attempt: number }[] =>
+    progressOf: (id) => progress.get(id),
+    unleased: () =>
       [...queue.running()].flatMap(([id, { attempt }]) => (leases.has(id) ? [] : [{ id, attempt }])),
-    /** Ends the expired leases; the attempt is undefined if the job is no longer running. */
-    takeLapsed: (): { id: string; attempt?: number; heard: boolean }[] =>
+    offer: async () => {},
+    unserved: (services) => rows.findUnserved(db, services),
+    takeLapsed: async () =>
       leases.takeLapsed().map(({ id, heard }) => ({ id, heard, attempt: queue.attemptOf(id) })),
   };
+}
+
+async function readRows(
+  db: Kysely<JobsSchema>,
+  {
+    enqueue,
+    queue,
+    leases,
+  }: {
+    enqueue(row: NewRow & Pick<JobRow, 'attempt'>): void;
+    queue: ReturnType<typeof createJobQueue>;
+    leases: ReturnType<typeof createLeases>;
+  },
+): Promise<void> {
+  const unsettled = await db
+    .selectFrom('job')
+    .select(['id', 'service', 'owner', 'urgency', 'created_ms', 'state', 'attempt', 'worker'])
+    .where('state', 'in', ['queued', 'running'])
+    .orderBy('created_ms')
+    .execute();
+  for (const row of unsettled) {
+    if (row.state === 'queued') enqueue(row);
+    else {
+      queue.start(row.id, { service: row.service, owner: row.owner, attempt: row.attempt });
+      if (row.worker !== null) leases.resume(row.id);
+    }
+  }
 }

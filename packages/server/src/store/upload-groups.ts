@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import type { Kysely } from 'kysely';
 import type { BlobRef } from './blob-writer.ts';
+import type { Database } from './database.ts';
 import type { UploadCleaning, UploadRow, UploadsSchema, UploadWitness } from './upload-schema.ts';
 
 /**
@@ -31,19 +31,20 @@ export function groupBounds(maxBytes: number): { holder: GroupBounds; all: Group
 }
 
 export interface GroupsOptions extends UploadCleaning {
-  db: Kysely<UploadsSchema>;
+  database: Database<UploadsSchema>;
   maxBytes: number;
   now(): number;
   /** When an upload that is used now expires. */
   lease(): number;
-  drop(id: string): Promise<void>;
+  drop(id: string, why: 'deleted' | 'expired'): Promise<unknown>;
   witness?: UploadWitness;
 }
 
 export type UploadGroups = ReturnType<typeof createUploadGroups>;
 
 export function createUploadGroups(options: GroupsOptions) {
-  const { db, maxBytes, now, lease, strip = async () => false, hideName, drop, witness } = options;
+  const { database, maxBytes, now, lease, strip = async () => false, hideName, drop, witness } = options;
+  const { db } = database;
 
   /**
    * Stores files under a name, instead of what was there. `hold` keeps the blob of a file from which identifying text was removed
@@ -75,7 +76,7 @@ export function createUploadGroups(options: GroupsOptions) {
         name,
       });
     }
-    const before = await db.transaction().execute(async (trx) => {
+    const before = await database.transaction(async (trx) => {
       const old = await trx
         .selectFrom('upload')
         .select('id')
@@ -90,19 +91,11 @@ export function createUploadGroups(options: GroupsOptions) {
         .where('name', '=', name)
         .execute();
       for (const row of rows) await trx.insertInto('upload').values(row).execute();
+      for (const { id, digest } of rows) await witness?.received({ id, owner, digest: digest! }, trx);
       return old;
     });
-    for (const { id } of before) await remove({ id, owner }, 'deleted');
-    for (const { id, digest } of rows) witness?.received({ id, owner, digest: digest! });
+    for (const { id } of before) await drop(id, 'deleted');
     await keepBounds({ owner, holder });
-  }
-
-  async function remove(
-    upload: { id: string; owner: string },
-    why: Parameters<UploadWitness['removed']>[1],
-  ): Promise<void> {
-    await drop(upload.id);
-    witness?.removed(upload, why);
   }
 
   /** Deletes the least recently used groups until no bound is exceeded. */
@@ -130,7 +123,7 @@ export function createUploadGroups(options: GroupsOptions) {
         .where('owner', '=', group.owner)
         .where('name', '=', group.name)
         .execute();
-      for (const { id } of rows) await remove({ id, owner: group.owner }, 'expired');
+      for (const { id } of rows) await drop(id, 'expired');
     }
   }
 
@@ -163,7 +156,7 @@ export function createUploadGroups(options: GroupsOptions) {
     use,
     /** Deletes them; a job that uses a blob of theirs keeps it. */
     async remove(key: GroupKey): Promise<void> {
-      for (const id of (await find(key))?.ids ?? []) await remove({ id, owner: key.owner }, 'deleted');
+      for (const id of (await find(key))?.ids ?? []) await drop(id, 'deleted');
     },
   };
 }

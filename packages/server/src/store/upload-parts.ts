@@ -16,13 +16,37 @@ import type { UploadWriter } from './upload-writers.ts';
 /** The most bytes that must be sent again if the server is killed. */
 const checkpointBytes = 2 * 1024 * 1024;
 
-export type UploadParts = Awaited<ReturnType<typeof openUploadParts>>;
+/** Where the bytes of incomplete uploads are. */
+export interface UploadParts {
+  /** The file of an upload whose bytes have all arrived; of parts in the blob store, once digestOf() has resolved. */
+  pathOf(id: string): string;
+  create(id: string): Promise<void>;
+  remove(id: string): Promise<void>;
+  /** `sha256:…` of all bytes. */
+  digestOf(id: string): Promise<string>;
+  /**
+   * Takes bytes from the row's offset on. However the body ends, the received bytes are durable when this settles, and counted in the
+   * row. `digest` (`sha256:…`) is known if this process has received all of it.
+   */
+  receive(
+    row: UploadRow,
+    body: AsyncIterable<Uint8Array>,
+    writer: UploadWriter,
+  ): Promise<{ isWhole: boolean; digest?: string }>;
+}
+
+export interface UploadFiles extends UploadParts {
+  /** Removes the files of all uploads but these. */
+  removeOthers(ids: ReadonlySet<string>): Promise<void>;
+  /** Undefined if the file does not exist. */
+  sizeOf(id: string): Promise<number | undefined>;
+}
 
 /** `expiryMs`: when an upload used now expires. */
-export async function openUploadParts(
+export async function openUploadFiles(
   folder: string,
   { db, expiryMs }: { db: Kysely<UploadsSchema>; expiryMs(): number },
-) {
+): Promise<UploadFiles> {
   await makeFolder(folder);
   /** The running hash of parts that this process has received from the first byte. */
   const hashes = new Map<string, { hash: Hash; bytes: number }>();
@@ -45,31 +69,20 @@ export async function openUploadParts(
       await rm(pathOf(id), { force: true });
     },
 
-    /** Removes the files of all uploads but these. */
     async removeOthers(ids: ReadonlySet<string>): Promise<void> {
       for (const name of await readdir(folder))
         if (!ids.has(name)) await rm(join(folder, name), { force: true });
     },
 
-    /** Undefined if the file does not exist. */
     sizeOf: (id: string): Promise<number | undefined> =>
       stat(pathOf(id)).then(
         (found) => found.size,
         () => undefined,
       ),
 
-    /** `sha256:…` of the whole file. */
     digestOf: (id: string): Promise<string> => guarded(async () => `sha256:${await hashFile(pathOf(id))}`),
 
-    /**
-     * Takes bytes from the row's offset on. However the body ends, the received bytes are durable when this settles, and counted in the
-     * row. `digest` (`sha256:…`) is known if this process has received all of it.
-     */
-    async receive(
-      row: UploadRow,
-      body: AsyncIterable<Uint8Array>,
-      writer: UploadWriter,
-    ): Promise<{ isWhole: boolean; digest?: string }> {
+    async receive(row, body, writer) {
       const { id, offset_bytes: offsetBytes } = row;
       let at = offsetBytes;
       let safe = offsetBytes;
@@ -93,12 +106,7 @@ export async function openUploadParts(
         await guarded(() => handle.truncate(offsetBytes));
         try {
           for await (const chunk of untilAborted(body, writer.stop.signal)) {
-            if (at + chunk.length > row.size_bytes) {
-              throw new TomaatError(
-                'BAD_REQUEST',
-                `The upload was announced with ${row.size_bytes} bytes, but more arrived. Start a new one.`,
-              );
-            }
+            if (at + chunk.length > row.size_bytes) throw tooManyBytes(row);
             await guarded(() => writeAll(handle, chunk, at));
             known?.hash.update(chunk);
             at += chunk.length;
@@ -121,8 +129,14 @@ export async function openUploadParts(
   };
 }
 
+export const tooManyBytes = ({ size_bytes }: UploadRow) =>
+  new TomaatError(
+    'BAD_REQUEST',
+    `The upload was announced with ${size_bytes} bytes, but more arrived. Start a new one.`,
+  );
+
 /** The same chunks; ends with the signal's reason when it aborts, even while the sender is silent. */
-async function* untilAborted(
+export async function* untilAborted(
   body: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {

@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, type QueryExecutorProvider, sql } from 'kysely';
 import type { KeepBlob } from './blob-writer.ts';
 import type { Migration } from './database.ts';
 
@@ -21,6 +21,23 @@ export interface UploadsSchema {
     /** Of an upload that a protocol names (upload-groups.ts): who shares a bound on them, and their name, both as hashes. */
     holder: string | null;
     name: string | null;
+  };
+  /** Bytes of an incomplete upload that several servers may take: blobs of their own, in the order of their offsets. */
+  upload_part: {
+    upload: string;
+    offset_bytes: number;
+    size_bytes: number;
+    digest: string;
+  };
+  /** Which request writes to an upload, at whichever server; see `upload-leases.ts`. */
+  upload_writer: {
+    upload: string;
+    /** Random, of the request. */
+    token: string;
+    /** By the clock of the database. */
+    until_ms: number;
+    /** 1: another request waits to continue. */
+    is_wanted: number;
   };
 }
 
@@ -48,6 +65,23 @@ export const uploadNameMigrations: readonly Migration[] = [
       await sql`ALTER TABLE upload ADD COLUMN holder TEXT`.execute(db);
       await sql`ALTER TABLE upload ADD COLUMN name TEXT`.execute(db);
       await sql`CREATE INDEX upload_name ON upload (owner, name) WHERE name IS NOT NULL`.execute(db);
+    },
+  },
+];
+
+/** For a database that a server has to itself they stay empty: its uploads are files. */
+export const uploadPartMigrations: readonly Migration[] = [
+  {
+    name: 'parts of uploads',
+    async up(db: Kysely<unknown>) {
+      await sql`CREATE TABLE upload_part (
+        upload TEXT NOT NULL, offset_bytes INTEGER NOT NULL, size_bytes INTEGER NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (upload, offset_bytes)) STRICT`.execute(db);
+      await sql`CREATE INDEX upload_part_digest ON upload_part (digest)`.execute(db);
+      await sql`CREATE TABLE upload_writer (
+        upload TEXT PRIMARY KEY, token TEXT NOT NULL, until_ms INTEGER NOT NULL, is_wanted INTEGER NOT NULL) STRICT`.execute(
+        db,
+      );
     },
   },
 ];
@@ -88,11 +122,28 @@ export function toUpload(row: UploadRow): Upload {
   };
 }
 
+/** Records changes of uploads: `received` and `removed` as the last statement of the transaction of the change, as a JobWitness. */
 export interface UploadWitness {
-  received(upload: { id: string; owner: string; digest: string }): void;
-  removed(upload: { id: string; owner: string }, why: 'deleted' | 'expired'): void;
+  received(
+    upload: { id: string; owner: string; digest: string },
+    trx: QueryExecutorProvider,
+  ): Promise<void> | undefined;
+  removed(
+    upload: { id: string; owner: string },
+    why: 'deleted' | 'expired',
+    trx: QueryExecutorProvider,
+  ): Promise<void> | undefined;
   /** Another owner asked for this upload, and was answered that it does not exist. */
   refused?(upload: { id: string }, caller: string): void;
+}
+
+/** What keeps blobs, where several servers share them; see `blob-holds.ts`. */
+export interface SharedBlobHolds {
+  /** Keeps a blob for this server until it is released. @throws TomaatError BUSY if another server has just deleted it */
+  hold(digest: string): Promise<void>;
+  release(digests: Iterable<string>): Promise<void>;
+  /** Deletes, a little later, those that nothing refers to. */
+  drop(digests: Iterable<string>): Promise<void>;
 }
 
 /** What is done with identifying text when a file is complete. */

@@ -5,10 +5,13 @@ import type { Database } from './database.ts';
 import { findOwnBlob, isUploaded } from './own-blobs.ts';
 import { recoverUploads } from './recover-uploads.ts';
 import { createUploadGroups } from './upload-groups.ts';
-import { openUploadParts } from './upload-parts.ts';
+import { createUploadLeases } from './upload-leases.ts';
+import { openUploadFiles, type UploadParts } from './upload-parts.ts';
+import { openUploadPieces } from './upload-pieces.ts';
 import { makeRoom } from './upload-room.ts';
 import {
   type NewUpload,
+  type SharedBlobHolds,
   toUpload,
   type Upload,
   type UploadCleaning,
@@ -19,16 +22,20 @@ import {
 import { createUploadWriters, type UploadWriter } from './upload-writers.ts';
 
 /**
- * Resumable uploads. A part is a file `<id>` in a separate folder and a row that says how many of its
- * bytes are durable; anything after them is truncated before more is written. A complete upload is a blob, and
- * its row a lease on it: it is kept for an hour after its last use.
+ * Resumable uploads. A row says how many bytes of an upload are durable; they are in a file (`upload-parts.ts`) or, where
+ * several servers take the same uploads, in the blob store (`upload-pieces.ts`). A complete upload is a blob, and its row a
+ * lease on it: it is kept for an hour after its last use.
  */
 
 export interface UploadsOptions extends UploadCleaning {
   database: Database<UploadsSchema>;
   blobs: Blobs;
-  /** Folder of the parts; it must be on the same file system as the blobs. */
+  /** Folder of the parts; best on the same file system as the blobs. */
   folder: string;
+  /** Given if other servers take the same uploads. */
+  shared?: SharedBlobHolds;
+  /** How long a request of a killed server counts as writing; 5 s if missing. */
+  writerLeaseMs?: number;
   maxBytes: number;
   /** The most uploads, complete or not, that one owner may have. */
   maxPerOwner?: number;
@@ -48,6 +55,8 @@ export async function openUploads(options: UploadsOptions) {
     database,
     blobs,
     folder,
+    shared,
+    writerLeaseMs,
     maxBytes,
     maxPerOwner = 200,
     leaseMs = 3_600_000,
@@ -59,16 +68,22 @@ export async function openUploads(options: UploadsOptions) {
   } = options;
   const db = database.db;
   const lease = () => now() + leaseMs;
-  const parts = await openUploadParts(folder, { db, expiryMs: lease });
+  const pieces = shared
+    ? await openUploadPieces(folder, { database, blobs, holds: shared, expiryMs: lease })
+    : undefined;
+  const files = pieces ? undefined : await openUploadFiles(folder, { db, expiryMs: lease });
+  const parts: UploadParts = pieces ?? files!;
   const writers = createUploadWriters();
-  const evict = async ({ id, owner }: { id: string; owner: string }) => {
+  const leases = shared
+    ? createUploadLeases({ database, leaseMs: writerLeaseMs, end: (id) => writers.takeOver(id) })
+    : undefined;
+  const evict = async ({ id }: { id: string }) => {
     await writers.takeOver(
       id,
       0,
       'The disk is full, and the upload was deleted to make room for other users. Try again later.',
     );
-    await drop(id);
-    witness?.removed({ id, owner }, 'expired');
+    await drop(id, 'expired');
   };
   const room = { db, blobs, leaseMs, now, isWritten: writers.isWritten, evict };
 
@@ -76,13 +91,7 @@ export async function openUploads(options: UploadsOptions) {
     const row = await db.selectFrom('upload').selectAll().where('id', '=', id).executeTakeFirst();
     if (row && row.owner === owner && row.expires_ms > now()) return row;
     if (row && row.owner !== owner) witness?.refused?.({ id }, owner);
-    throw new TomaatError(
-      'NOT_FOUND',
-      'This upload does not exist: it was deleted, or has expired. Start a new one.',
-      {
-        field: 'upload',
-      },
-    );
+    throw gone();
   }
 
   /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL if it could not finish, BUSY if the owner has too many. */
@@ -136,8 +145,27 @@ export async function openUploads(options: UploadsOptions) {
   async function find(owner: string, id: string): Promise<Upload> {
     await rowOf(owner, id);
     await writers.takeOver(id);
-    return toUpload(await rowOf(owner, id));
+    await leases?.takeOver(id);
+    const row = await rowOf(owner, id);
+    // The server that took the last bytes ended before it was done with them.
+    if (leases && isWhole(row))
+      return writers.run(id, row.size_bytes, (writer) => complete(owner, id, writer));
+    return toUpload(row);
   }
+
+  /** Whether all bytes have arrived, and are not a blob yet. */
+  const isWhole = (row: UploadRow) => row.digest === null && row.offset_bytes === row.size_bytes;
+
+  async function complete(owner: string, id: string, writer: UploadWriter): Promise<Upload> {
+    return alone(id, writer, async () => {
+      const row = await rowOf(owner, id);
+      return isWhole(row) ? finish(row) : toUpload(row);
+    });
+  }
+
+  /** Runs `write` while no request at another server writes to the upload. */
+  const alone = <T>(id: string, writer: UploadWriter, write: () => Promise<T>): Promise<T> =>
+    leases ? leases.hold(id, writer, write) : write();
 
   /**
    * Takes bytes from an offset on. However the body ends, the received bytes are durable when this settles, and count.
@@ -151,7 +179,9 @@ export async function openUploads(options: UploadsOptions) {
     body: AsyncIterable<Uint8Array>,
   ): Promise<Upload> {
     await rowOf(owner, id);
-    return writers.run(id, offsetBytes, (writer) => write(owner, id, offsetBytes, body, writer));
+    return writers.run(id, offsetBytes, (writer) =>
+      alone(id, writer, () => write(owner, id, offsetBytes, body, writer)),
+    );
   }
 
   async function write(
@@ -192,11 +222,17 @@ export async function openUploads(options: UploadsOptions) {
     // Recorded first: after a crash between the two steps the next start finds the blob through it.
     await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
     const keep = async (stored: { digest: string }) => {
-      await db
-        .updateTable('upload')
-        .set({ digest: stored.digest, offset_bytes: row.size_bytes, expires_ms: lease() })
-        .where('id', '=', id)
-        .execute();
+      await shared?.hold(stored.digest);
+      await database.transaction(async (trx) => {
+        const { numUpdatedRows } = await trx
+          .updateTable('upload')
+          .set({ digest: stored.digest, offset_bytes: row.size_bytes, expires_ms: lease() })
+          .where('id', '=', id)
+          .executeTakeFirst();
+        if (numUpdatedRows === 0n) throw gone();
+        await witness?.received({ id, owner: row.owner, digest }, trx);
+      });
+      await shared?.release([stored.digest]);
     };
     const path = parts.pathOf(id);
     const isStripped = await strip(
@@ -206,9 +242,8 @@ export async function openUploads(options: UploadsOptions) {
       if (error instanceof TomaatError && describeError(error.code).fault === 'caller') await drop(id);
       throw error;
     });
-    if (isStripped) await parts.remove(id);
-    else await blobs.adopt(path, { digest, keep: () => keep({ digest }) });
-    witness?.received({ id, owner: row.owner, digest });
+    if (!isStripped) await blobs.adopt(path, { digest, keep: () => keep({ digest }) });
+    await parts.remove(id);
     return toUpload(await rowOf(row.owner, id));
   }
 
@@ -216,8 +251,7 @@ export async function openUploads(options: UploadsOptions) {
   async function remove(owner: string, id: string): Promise<void> {
     await rowOf(owner, id);
     await writers.takeOver(id);
-    await drop(id);
-    witness?.removed({ id, owner }, 'deleted');
+    await drop(id, 'deleted');
   }
 
   /** Deletes all uploads of an owner, complete or not, and ends requests that write to them; returns how many. */
@@ -225,16 +259,27 @@ export async function openUploads(options: UploadsOptions) {
     const rows = await db.selectFrom('upload').select('id').where('owner', '=', owner).execute();
     for (const { id } of rows) {
       await writers.takeOver(id, 0);
-      await drop(id);
-      witness?.removed({ id, owner }, 'deleted');
+      await drop(id, 'deleted');
     }
     return rows.length;
   }
 
-  async function drop(id: string): Promise<void> {
-    const row = await db.deleteFrom('upload').where('id', '=', id).returning('digest').executeTakeFirst();
+  /** Deletes an upload; false if it did not exist. Without `why` it was never complete, and nothing is recorded. */
+  async function drop(id: string, why?: 'deleted' | 'expired'): Promise<boolean> {
+    const row = await database.transaction(async (trx) => {
+      const found = await trx
+        .deleteFrom('upload')
+        .where('id', '=', id)
+        .returning(['digest', 'owner'])
+        .executeTakeFirst();
+      if (found && why) await witness?.removed({ id, owner: found.owner }, why, trx);
+      return found;
+    });
     await parts.remove(id);
-    if (row?.digest) await blobs.delete(row.digest, () => isHeld(row.digest!));
+    const digest = row?.digest;
+    if (digest && shared) await shared.drop([digest]);
+    else if (digest) await blobs.delete(digest, () => isHeld(digest));
+    return row !== undefined;
   }
 
   /** Uses a complete upload and renews its lease. NOT_READY while bytes are missing. */
@@ -257,22 +302,18 @@ export async function openUploads(options: UploadsOptions) {
 
   /** Deletes expired uploads; returns how many. */
   async function sweep(): Promise<number> {
-    const expired = await db
-      .selectFrom('upload')
-      .select(['id', 'owner'])
-      .where('expires_ms', '<=', now())
-      .execute();
+    const expired = await db.selectFrom('upload').select('id').where('expires_ms', '<=', now()).execute();
     let count = 0;
-    for (const { id, owner } of expired) {
+    for (const { id } of expired) {
       if (writers.isWritten(id)) continue;
-      await drop(id);
-      witness?.removed({ id, owner }, 'expired');
-      count++;
+      if (await drop(id, 'expired')) count++;
     }
+    await leases?.sweep();
+    await pieces?.sweep();
     return count;
   }
 
-  const groups = createUploadGroups({ db, now, lease, maxBytes, strip, hideName, drop, witness });
+  const groups = createUploadGroups({ database, now, lease, maxBytes, strip, hideName, drop, witness });
 
   return {
     create,
@@ -289,10 +330,19 @@ export async function openUploads(options: UploadsOptions) {
     keeps: (digest: string) => isUploaded(db, digest),
     sweep,
     /** `lost` is called for each upload that could not be completed, and was deleted. */
-    recover: (lost?: (id: string, error: unknown) => void) =>
-      recoverUploads({ db, blobs, parts, finish, drop, lost }),
+    recover: async (lost?: (id: string, error: unknown) => void) => {
+      // Where other servers take the same uploads, one that nobody completed is completed when its sender asks for it.
+      if (files) await recoverUploads({ db, blobs, parts: files, finish, drop, lost });
+    },
     close: writers.endAll,
     leaseMs,
     [Symbol.asyncDispose]: writers.endAll,
   };
 }
+
+const gone = () =>
+  new TomaatError(
+    'NOT_FOUND',
+    'This upload does not exist: it was deleted, or has expired. Start a new one.',
+    { field: 'upload' },
+  );

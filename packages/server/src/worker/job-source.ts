@@ -20,7 +20,7 @@ export interface JobSource {
   /** Path of an input on this machine; an input that must be fetched is put into `folder`, which is created if missing. */
   inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
   /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
-  isRunning(job: ClaimedJob): boolean;
+  isRunning(job: ClaimedJob): boolean | Promise<boolean>;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
   /** Takes the outputs over and settles the job, whose networks were computed `by`; false if the job no longer runs this attempt. */
   complete(

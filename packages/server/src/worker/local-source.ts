@@ -44,11 +44,12 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
       return blobs.path(input.digest);
     },
     isRunning: (job) => jobs.isRunning(job.id, job.attempt),
-    touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
+    touch: (job, stage, fraction) =>
+      void jobs.touch(job.id, job.attempt, { stage, fraction }).catch(() => {}),
     async complete(job, outputs, seconds, { device, rewrites }) {
       const held: string[] = [];
-      const keep = ({ digest }: { digest: string }) => {
-        jobs.hold(digest);
+      const keep = async ({ digest }: { digest: string }) => {
+        await jobs.hold(digest);
         held.push(digest);
       };
       // The child has hashed and synced what it wrote.

@@ -52,7 +52,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   async function run(job: ClaimedJob, device: ComputeDevice, computed: () => void): Promise<void> {
     const abort = new AbortController();
     running.set(job.id, abort);
-    if (!source.isRunning(job)) {
+    if (!(await source.isRunning(job))) {
       running.delete(job.id);
       return;
     }

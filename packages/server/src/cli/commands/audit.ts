@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import {
   addressOption,
   collect,
+  databaseOption,
   dataOption,
   done,
   issuerOption,
@@ -31,6 +32,7 @@ export function addAudit(program: Command): void {
     )
     .description('check that no line of the audit logs was changed, removed or inserted')
     .addOption(dataOption())
+    .addOption(databaseOption())
     .addOption(logOption())
     .option('--from <number>', 'start with this line: older files no longer exist', wholeNumber, 1)
     .option('--receipt <file>', 'a receipt of this server, which states a line; may be repeated', collect, [])

@@ -1,5 +1,13 @@
 import type { Command } from 'commander';
-import { addressOption, dataOption, done, issuerOption, jsonOption, subjectOption } from './options.ts';
+import {
+  addressOption,
+  databaseOption,
+  dataOption,
+  done,
+  issuerOption,
+  jsonOption,
+  subjectOption,
+} from './options.ts';
 
 export function addErase(program: Command): void {
   program
@@ -15,6 +23,7 @@ export function addErase(program: Command): void {
     .option('--dry-run', 'show what would be erased, and erase nothing')
     .option('--yes', 'do not ask for confirmation on a terminal')
     .addOption(dataOption())
+    .addOption(databaseOption())
     .addOption(jsonOption())
     .addHelpText(
       'after',

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { keyScopes } from '../../access/scopes.ts';
-import { dataOption, done, jsonOption, wholeNumber } from './options.ts';
+import { databaseOption, dataOption, done, jsonOption, wholeNumber } from './options.ts';
 
 const defaultScope = 'announce';
 
@@ -29,6 +29,7 @@ export function addKeys(program: Command): void {
     .option('--max-jobs <number>', 'the most unfinished predictions it may have', wholeNumber)
     .option('--per-day <number>', 'the most predictions per day (UTC)', wholeNumber)
     .addOption(dataOption())
+    .addOption(databaseOption())
     .addOption(jsonOption())
     .addHelpText(
       'after',
@@ -48,6 +49,7 @@ Examples:
     .usage('[options]')
     .description('list the keys, without their secrets')
     .addOption(dataOption())
+    .addOption(databaseOption())
     .addOption(jsonOption())
     .action((flags) => done(async () => (await import('../keys.ts')).keysList(flags)));
   keys
@@ -56,6 +58,7 @@ Examples:
     .argument('<ID>', 'the id of the key, as shown by “list”')
     .description('revoke a key, effective immediately')
     .addOption(dataOption())
+    .addOption(databaseOption())
     .addOption(jsonOption())
     .action((id: string, flags) => done(async () => (await import('../keys.ts')).keysRevoke(id, flags)));
 }

@@ -29,6 +29,8 @@ export function fraction(text: string): number {
 }
 
 export const dataOption = () => settingOption('data', { about: 'data folder' }).env('TOMAAT_DATA');
+/** For commands that work on the data folder of a server. */
+export const databaseOption = () => settingOption('database').env('TOMAAT_DATABASE');
 export const trustOption = () =>
   new Option(
     '--data <dir>',

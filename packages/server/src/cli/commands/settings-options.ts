@@ -34,6 +34,8 @@ export async function load(flags: Record<string, unknown>) {
 const isOn = (key: string) => Boolean((settings as Record<string, Setting>)[key]?.isOn);
 
 export const serverKeys: readonly FlagKey[] = [
+  'database',
+  'blobs',
   'workers',
   'device',
   'rewrite',

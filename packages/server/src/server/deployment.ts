@@ -1,0 +1,56 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import type { Kysely } from 'kysely';
+import type { Pseudonyms } from '../access/pseudonyms.ts';
+import type { Identity } from '../identity.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
+import { readOrMakeSecret } from '../store/secret-file.ts';
+
+/** What has to be the same at all servers that share a database. */
+export interface DeploymentFacts {
+  readonly identity: Pick<Identity, 'thumbprint'>;
+  readonly pseudonyms: Pseudonyms;
+  /** The key of UIDs (`--strip-inputs`), if it is used. */
+  readonly uidKey?: string;
+  /** The folder of volumes and results. */
+  readonly blobs: string;
+  readonly dataFolder: string;
+}
+
+/**
+ * Compares what this server has with what the first server of the database had, and refuses a server that would sign, name or store
+ * differently: its results could not be verified or found at the others.
+ * @throws TomaatError CONFLICT that names the file
+ */
+export async function checkDeployment(
+  db: Kysely<DeploymentSchema>,
+  { identity, pseudonyms, uidKey, blobs, dataFolder }: DeploymentFacts,
+): Promise<void> {
+  const store = await readOrMakeSecret(join(blobs, 'store.id'), async () =>
+    randomBytes(16).toString('base64url'),
+  );
+  const copy = (file: string) =>
+    `${join(dataFolder, file)} is not that of the other servers of this database. Copy it from the data folder of one of them.`;
+  const all: readonly [name: string, value: string | undefined, fault: string][] = [
+    ['identity', identity.thumbprint, copy('identity.key')],
+    // The pseudonym of somebody who does not exist shows whether the keys are equal, and no more.
+    ['pseudonyms', pseudonyms.of('oidc:https://deployment.invalid|'), copy('pseudonym.key')],
+    ['uids', uidKey && createHash('sha256').update(uidKey).digest('base64url'), copy('uid.key')],
+    [
+      'blobs',
+      store.text.trim(),
+      `${blobs} is not the folder of volumes of the other servers of this database. Give all of them the same one with --blobs, and check that it is mounted.`,
+    ],
+  ];
+  for (const [name, value, fault] of all) {
+    if (value === undefined) continue;
+    await db
+      .insertInto('deployment')
+      .values({ name, value })
+      .onConflict((conflict) => conflict.column('name').doNothing())
+      .execute();
+    const row = await db.selectFrom('deployment').select('value').where('name', '=', name).executeTakeFirst();
+    if (row?.value !== value) throw new TomaatError('CONFLICT', fault);
+  }
+}

@@ -1,0 +1,295 @@
+import { TomaatError } from '@tomaat/core';
+import {
+  type CompiledQuery,
+  type DatabaseConnection,
+  type Driver,
+  Kysely,
+  type KyselyPlugin,
+  OperationNodeTransformer,
+  PostgresAdapter,
+  PostgresDialect,
+  PostgresIntrospector,
+  PostgresQueryCompiler,
+  type QueryResult,
+  type RawNode,
+  sql,
+} from 'kysely';
+import pg from 'pg';
+import { withAfterCommit } from './after-commit.ts';
+import type { Database, Migration } from './database.ts';
+import { openPostgresChannel } from './postgres-channel.ts';
+
+/** The oldest version that is tried. */
+const oldestVersion = 130_000;
+const maxConnections = 20;
+const connectMs = 5000;
+/**
+ * A server that stops in the middle of a transaction (a paused machine, a cut network) keeps others from what it has locked: PostgreSQL
+ * ends its transaction.
+ */
+const longestIdleMs = 10_000;
+const longestLockMs = 20_000;
+
+/**
+ * Opens a PostgreSQL database: each commit except an unsynced one is as durable as the server's
+ * `synchronous_commit` says. A schema that a newer version has added to is accepted: during an update both versions run.
+ * @throws TomaatError UNREACHABLE if the server does not answer, UNAUTHORIZED if it refuses the user, BAD_REQUEST if the address is malformed,
+ *   the database does not exist or the server is too old; INTERNAL if the tables are of another program.
+ */
+export async function openPostgres<Schema>(
+  { url, schema }: { readonly url: string; readonly schema: string },
+  migrations: readonly Migration[],
+): Promise<Database<Schema>> {
+  const where = hiddenPassword(url);
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: maxConnections,
+    connectionTimeoutMillis: connectMs,
+    keepAlive: true,
+    application_name: 'tomaat',
+    options: `-c search_path=${schema} -c idle_in_transaction_session_timeout=${longestIdleMs} -c lock_timeout=${longestLockMs}`,
+    types: { getTypeParser },
+  });
+  // A connection that ends is replaced by the next query; without a listener it would end the process, in use or not.
+  pool.on('error', () => {});
+  pool.on('connect', (client) => client.on('error', () => {}));
+  const db = new Kysely<Schema>({ dialect: createDialect(pool, where) });
+  try {
+    await checkServer(pool, where, schema);
+    await migrate(db as Kysely<unknown>, where, migrations);
+  } catch (error) {
+    await db.destroy();
+    throw error;
+  }
+  return {
+    db,
+    dialect: 'postgres',
+    nowMs: sql<number>`(extract(epoch FROM clock_timestamp()) * 1000)::bigint`,
+    transaction: (work) => withAfterCommit((run) => db.transaction().execute(run), work),
+    unsynced: (query) =>
+      db.transaction().execute(async (trx) => {
+        await sql`SET LOCAL synchronous_commit = off`.execute(trx);
+        return query(trx);
+      }),
+    // Vacuum is the operator's.
+    async truncateWal() {},
+    openChannel: (name, listener) =>
+      openPostgresChannel({ connectionString: url, application_name: 'tomaat' }, pool, name, listener),
+    close: () => db.destroy(),
+    [Symbol.asyncDispose]: () => db.destroy(),
+  };
+}
+
+/** Whole numbers are far below 2^53; a truth value is 0 or 1, as in SQLite. */
+function getTypeParser(oid: number, format?: 'text' | 'binary') {
+  if (format !== 'binary') {
+    if (oid === pg.types.builtins.INT8 || oid === pg.types.builtins.NUMERIC) return Number;
+    if (oid === pg.types.builtins.BOOL) return (text: string) => (text === 't' ? 1 : 0);
+  }
+  return pg.types.getTypeParser(oid, format as 'text');
+}
+
+async function checkServer(pool: pg.Pool, where: string, schema: string): Promise<void> {
+  try {
+    const { rows } = await pool.query<{ version: string }>(
+      "SELECT current_setting('server_version_num') AS version",
+    );
+    if (Number(rows[0].version) < oldestVersion)
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `${where} is PostgreSQL ${Math.floor(Number(rows[0].version) / 10_000)}. Use version 13 or newer.`,
+      );
+    const { rows: found } = await pool.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
+    // Asked first: a role may lack the right to create one.
+    if (found.length === 0) await pool.query(`CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`);
+  } catch (error) {
+    if (error instanceof TomaatError) throw error;
+    throw cannotOpen(error, where);
+  }
+}
+
+// ── Migrations ───────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Of the lock under which servers that start at the same time migrate; any fixed number. */
+const migrationLock = 7_466_001;
+
+interface MigrationTable {
+  tomaat_migration: { number: number; name: string; applied_at: string };
+}
+
+async function migrate(db: Kysely<unknown>, where: string, migrations: readonly Migration[]): Promise<void> {
+  await db.transaction().execute(async (trx) => {
+    await sql`SELECT pg_advisory_xact_lock(${migrationLock})`.execute(trx);
+    await sql`CREATE TABLE IF NOT EXISTS tomaat_migration (
+      number BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, applied_at TEXT NOT NULL)`.execute(trx);
+    const table = trx as Kysely<unknown> as Kysely<MigrationTable>;
+    const applied = await table.selectFrom('tomaat_migration').select('name').orderBy('number').execute();
+    const wrong = applied.find(
+      (row, index) => index < migrations.length && migrations[index].name !== row.name,
+    );
+    if (wrong)
+      throw new TomaatError(
+        'INTERNAL',
+        `${where} was written by another version of TOMAAT (its step '${wrong.name}' is not known here). Start that version, or choose another database`,
+      );
+    for (const [index, migration] of migrations.entries()) {
+      if (index < applied.length) continue;
+      await migration.up(trx.withPlugin(new PostgresWords()));
+      await table
+        .insertInto('tomaat_migration')
+        .values({ number: index + 1, name: migration.name, applied_at: new Date().toISOString() })
+        .execute();
+    }
+  });
+}
+
+/** What the words of SQLite in our definitions of tables are in PostgreSQL. */
+const words: ReadonlyMap<string, string> = new Map([
+  ['INTEGER PRIMARY KEY', 'BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY'],
+  ['INTEGER', 'BIGINT'],
+  ['REAL', 'DOUBLE PRECISION'],
+  ['BLOB', 'BYTEA'],
+  ['STRICT', ''],
+]);
+
+class WordTransformer extends OperationNodeTransformer {
+  protected override transformRaw(node: RawNode): RawNode {
+    const fragments = node.sqlFragments.map((text) =>
+      text.replace(/\b(?:INTEGER PRIMARY KEY|INTEGER|REAL|BLOB|STRICT)\b/g, (word) => words.get(word)!),
+    );
+    return super.transformRaw({ ...node, sqlFragments: fragments });
+  }
+}
+
+/** Puts the definitions of tables, which are written for SQLite, into PostgreSQL's words. For migrations alone. */
+class PostgresWords implements KyselyPlugin {
+  readonly #transformer = new WordTransformer();
+
+  transformQuery: KyselyPlugin['transformQuery'] = ({ node }) => this.#transformer.transformNode(node);
+
+  transformResult: KyselyPlugin['transformResult'] = async ({ result }) => result;
+}
+
+// ── Kysely over pg ───────────────────────────────────────────────────────────────────────────────────────────
+
+function createDialect(pool: pg.Pool, where: string) {
+  const inner = new PostgresDialect({ pool });
+  return {
+    createDriver: () => translating(inner.createDriver(), where),
+    createQueryCompiler: () => new PostgresQueryCompiler(),
+    createAdapter: () => new PostgresAdapter(),
+    createIntrospector: (db: Kysely<never>) => new PostgresIntrospector(db),
+  };
+}
+
+/** The same driver, whose errors about the connection are TomaatErrors. */
+function translating(driver: Driver, where: string): Driver {
+  const own = new WeakMap<DatabaseConnection, TranslatingConnection>();
+  const within = (connection: DatabaseConnection) => (connection as TranslatingConnection).inner;
+  const attempt = <T>(work: Promise<T>): Promise<T> =>
+    work.catch((error: unknown) => {
+      throw translate(error, where);
+    });
+  return {
+    init: () => driver.init(),
+    async acquireConnection() {
+      const inner = await attempt(driver.acquireConnection());
+      const known = own.get(inner) ?? new TranslatingConnection(inner, where);
+      own.set(inner, known);
+      return known;
+    },
+    beginTransaction: (connection, settings) =>
+      attempt(driver.beginTransaction(within(connection), settings)),
+    commitTransaction: (connection) => attempt(driver.commitTransaction(within(connection))),
+    rollbackTransaction: (connection) => attempt(driver.rollbackTransaction(within(connection))),
+    releaseConnection: (connection) => driver.releaseConnection(within(connection)),
+    destroy: () => driver.destroy(),
+  };
+}
+
+class TranslatingConnection implements DatabaseConnection {
+  readonly inner: DatabaseConnection;
+  readonly #where: string;
+
+  constructor(inner: DatabaseConnection, where: string) {
+    this.inner = inner;
+    this.#where = where;
+  }
+
+  async executeQuery<Row>(query: CompiledQuery): Promise<QueryResult<Row>> {
+    try {
+      return await this.inner.executeQuery<Row>(query);
+    } catch (error) {
+      throw translate(error, this.#where);
+    }
+  }
+
+  streamQuery<Row>(query: CompiledQuery, chunkSize: number): AsyncIterableIterator<QueryResult<Row>> {
+    return this.inner.streamQuery<Row>(query, chunkSize);
+  }
+}
+
+/** SQLSTATE or the system's code of an error, https://www.postgresql.org/docs/current/errcodes-appendix.html */
+const codeOf = (error: unknown): string => String((error as { code?: unknown } | undefined)?.code ?? '');
+
+/** Whether the connection is at fault, or the server stops, starts, or has no connection left. */
+function isAway(error: unknown): boolean {
+  const code = codeOf(error);
+  if (/^(?:08|57P0[123]|53300|25006|25P03|55P03)/.test(code) || /^E[A-Z]+$/.test(code)) return true;
+  const text = error instanceof Error ? error.message : '';
+  return code === '' && /^(?:Connection terminated|timeout exceeded|Client has encountered)/.test(text);
+}
+
+/** An error of a query; violated constraints and wrong SQL are returned unchanged. */
+function translate(error: unknown, where: string): unknown {
+  if (isAway(error))
+    return new TomaatError('BUSY', 'The database does not answer. Try again in a few seconds.', {
+      cause: error,
+    });
+  if (codeOf(error) === '53100')
+    return new TomaatError('DISK_FULL', `The disk of ${where} is full. Free some space and try again.`, {
+      cause: error,
+    });
+  return error;
+}
+
+/** Why a database cannot be opened at the start, for the operator. */
+function cannotOpen(error: unknown, where: string): TomaatError {
+  const code = codeOf(error);
+  const text = error instanceof Error ? error.message : String(error);
+  if (code === '28P01' || code === '28000')
+    return new TomaatError(
+      'UNAUTHORIZED',
+      `${where} refuses the user: ${text}. Check user and password in --database.`,
+      { cause: error },
+    );
+  if (code === '3D000')
+    return new TomaatError(
+      'BAD_REQUEST',
+      `${where} does not exist. Create the database (createdb), or correct --database.`,
+      { cause: error },
+    );
+  if (code === '42501')
+    return new TomaatError(
+      'BAD_REQUEST',
+      `The user of ${where} may not create a schema. Make it the owner of the database, or create the schema for it.`,
+      { cause: error },
+    );
+  return new TomaatError(
+    'UNREACHABLE',
+    `${where} does not answer: ${text}. Check that PostgreSQL runs there, and the address in --database.`,
+    { cause: error },
+  );
+}
+
+/** The address without its password. @throws TomaatError BAD_REQUEST if it is none of PostgreSQL. */
+function hiddenPassword(text: string): string {
+  const url = URL.parse(text);
+  if (!url || !/^postgres(?:ql)?:$/.test(url.protocol))
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'The address of the database is malformed. Give postgres://USER:PASSWORD@HOST/DATABASE.',
+      { field: 'database' },
+    );
+  return `postgres://${url.host}${url.pathname}`;
+}
