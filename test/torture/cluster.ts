@@ -330,7 +330,7 @@ async function judge(
     else if (job.error?.code === 'OUT_OF_MEMORY' && killed++ < (done.child ?? 0) * 2) continue;
     else {
       const result = await resultOf(url, job);
-      if (result !== expected) wrong.push(`${result}, attempt ${job.attempt}: ${job.error?.message}`);
+      if (result !== expected) wrong.push(`${result}, attempt ${job.attempt}: ${job.error?.detail}`);
     }
   }
   const client = new pg.Client({ connectionString: database });
@@ -357,9 +357,9 @@ async function judge(
       `${accepted.length} accepted, ${lost} lost; ${harm}; ${load()}`,
     ),
     finding(
-      wrong === 0,
+      wrong.length === 0,
       'no result is wrong or torn',
-      `${wrong} differ; ${givenUp} lost their process three times, the child of ${killed} was killed`,
+      `${wrong.length} differ${wrong.length > 0 ? `, such as ${wrong[0]}` : ''}; ${givenUp} lost their process three times, the child of ${killed} was killed`,
     ),
     finding(
       rows - services.length >= accepted.length && rows - services.length - accepted.length <= 3,
