@@ -24,6 +24,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   gateway: async () => (await import('./gateway.ts')).run,
   'resample-argmax': async () => (await import('./resample-argmax.ts')).run,
   'nnunet-steps': async () => (await import('./nnunet-steps.ts')).run,
+  queue: async () => (await import('./queue.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,
   'event-loop': async () => (await import('./event-loop.ts')).run,
   'model-server': async () => (await import('./model-server.ts')).run,
