@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { ClaimedJob } from '../store/job-records.ts';
 import { mayPass, type RemoteServer } from './remote-server.ts';
@@ -17,7 +18,7 @@ export interface Lease {
 
 /**
  * The jobs that this worker holds at a server elsewhere. While a job runs the server hears of it twice a second; if it cannot be
- * reached for the time of its lease, the job counts as lost here, as it does there.
+ * reached for the time of its lease, the job counts as lost here, as it does there. A server that answers that its database is away is reached.
  */
 export interface Leases {
   /** Begins a lease, of which the server was heard at `heardMs` (of performance.now()), and keeps it until `end()`. */
@@ -66,6 +67,8 @@ export function createLeases(server: RemoteServer, logger: FastifyBaseLogger): L
           logger.info({ job: job.id, reason: (error as Error).message }, 'the job is no longer ours');
           return lose(one);
         }
+        // Without its database the server gives the job to nobody, and waits for a lease when it has it again.
+        if (isWithoutDatabase(error)) one.heardMs = askedMs;
       }
       await delay(touchEveryMs, undefined, { signal: ended }).catch(() => {});
     }
@@ -98,3 +101,5 @@ export function createLeases(server: RemoteServer, logger: FastifyBaseLogger): L
   };
   return leases;
 }
+
+const isWithoutDatabase = (error: unknown) => error instanceof TomaatError && error.code === 'BUSY';
