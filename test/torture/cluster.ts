@@ -1,387 +1,378 @@
 import { randomUUID } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isSettled, type Job } from '@tomaat/client';
-import pg from 'pg';
-import { createKey } from '../../packages/server/src/access/keys.ts';
-import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
-import {
-  postgresBin,
-  startPostgres,
-  type TestPostgres,
-} from '../../packages/server/test/support/postgres.ts';
-import { type CuttableLink, createCuttableLink } from './cuttable-link.ts';
+import { isSettled, type Job, verifyReceipt } from '@tomaat/client';
+import { verifyAuditTable } from '../../packages/server/src/audit/verify-audit.ts';
+import { postgresBin } from '../../packages/server/test/support/postgres.ts';
+import { type FaultName, faultNames, faults } from './cluster-faults.ts';
+import { type Cluster, insistOn, leaseMs, openCluster, type Step, stepsOf } from './cluster-world.ts';
 import {
   type Finding,
   finding,
+  insist,
   load,
-  type MortalServer,
   makeVolumes,
-  openMortalServer,
+  octets,
+  predictionUrl,
   quantile,
-  resultOf,
-  settledJob,
+  randomOf,
+  sha256,
   slowApp,
-  startWorkerProcess,
-  submit,
-  type WorkerProcess,
 } from './harness.ts';
 
-/**
- * Two servers over one PostgreSQL and one folder of blobs, three workers, three callers, and at random moments kill -9 of a server, a
- * worker, a child, the whole PostgreSQL or one of its connections, SIGSTOP of a server or a worker, and a cut of the network to the
- * database: nothing accepted is lost, nothing ends twice, no service gets more places than it has, each stream of events
- * ends with the end.
- */
+/** The services, with the most predictions of each at a time. */
+const limits: Record<string, number> = { one: 1, two: 2, three: 3, long: 2 };
+/** Those of the callers under faults; the others are for the outage. */
+const busyServices = ['one', 'two', 'three'];
+const owners = 3;
+/** How long a job may take to settle when all is well again. */
+const settleLimitMs = 180_000;
 
-const limits = { one: 1, two: 2, three: 3 } as const;
-type Service = keyof typeof limits;
-const services = Object.keys(limits) as Service[];
-const leaseMs = 4000;
-
-interface Cluster {
-  postgres: TestPostgres;
-  database: string;
-  servers: { server: MortalServer; link: CuttableLink }[];
-  workers: (WorkerProcess & { at: number })[];
-  startWorker(at: number): Promise<WorkerProcess & { at: number }>;
+interface Sent {
+  readonly id: string;
+  readonly owner: string;
+  readonly service: string;
+  readonly volume: number;
 }
 
+/** A job, followed by its events until they say that it has ended. */
+interface Followed {
+  readonly job: Job | undefined;
+  readonly atMs: number;
+  readonly connections: number;
+}
+
+/**
+ * Two servers over one PostgreSQL, three workers, three owners; kill -9 and pauses of each, connections that are cut, kill -9 of the
+ * database. PostgreSQL itself notes each change of a state, and what it noted is checked.
+ *
+ * @param seconds for how long faults go on; each of `only` is made once at least
+ */
 export async function cluster(
   folder: string,
-  { seconds, seed }: { seconds: number; seed: number },
+  { seconds, seed, only = faultNames }: { seconds: number; seed: number; only?: readonly FaultName[] },
 ): Promise<Finding[]> {
   if (!postgresBin)
     return [finding(true, 'servers over one PostgreSQL', 'not tried: PostgreSQL is not here')];
-  await using opened = new AsyncDisposableStack();
-  const world = await openCluster(folder, opened);
-  const [bytes] = await makeVolumes();
-  const expected = await warmUp(world, bytes);
-
-  const stop = new AbortController();
-  const callers = services.map((_service, i) => startCaller(world, i, bytes, stop.signal));
-  const watch = watchLimits(world.database, stop.signal);
-  const done = await doHarm(world, seconds, seed);
-  stop.abort();
-  const accepted = (await Promise.all(callers)).flat();
-  const most = await watch;
-  return await judge(world, { accepted, expected, done, most });
+  const volumes = await makeVolumes();
+  const computeMs: Record<string, number> = {
+    one: 60,
+    two: 200,
+    three: 400,
+    long: leaseMs * 3,
+  };
+  const apps: string[] = [];
+  for (const [id, concurrency] of Object.entries(limits))
+    apps.push(await slowApp(folder, id, computeMs[id], { limits: { concurrency } }));
+  await using world = await openCluster(folder, apps, { owners });
+  const expected = await undisturbed(world, volumes);
+  const findings = [await fairness(world, volumes), await outage(world, volumes, expected)];
+  findings.push(...(await disturbed(world, volumes, expected, { seconds, random: randomOf(seed), only })));
+  return findings;
 }
 
-async function openCluster(folder: string, opened: AsyncDisposableStack): Promise<Cluster> {
-  const postgres = opened.use(await startPostgres({ isDurable: true }));
-  const database = await postgres.database();
-  const apps = [
-    await slowApp(folder, 'one', 60, { limits: { concurrency: 1 } }),
-    await slowApp(folder, 'two', 120, { limits: { concurrency: 2 } }),
-    await slowApp(folder, 'three', 200, { limits: { concurrency: 3 } }),
-  ];
-  const servers: Cluster['servers'] = [];
-  for (const name of ['first', 'second']) {
-    const link = opened.use(await createCuttableLink(Number(new URL(database).port)));
-    const throughLink = new URL(database);
-    throughLink.port = String(link.port);
-    const server = await openMortalServer(apps, {
-      dataFolder: join(folder, name),
-      database: throughLink.href,
-      blobs: join(folder, 'blobs'),
-      workers: 0,
-      leaseMs,
-      maxQueued: 300,
-    });
-    opened.defer(() => server.close());
-    servers.push({ server, link });
-  }
-  const { db, close } = await openServerDatabase(join(folder, 'first'), database);
-  const { key } = await createKey(db as never, { label: 'torture', scopes: ['worker', 'predict'] });
-  await close();
-  const startWorker = async (at: number) => ({
-    ...(await startWorkerProcess(servers[at].server.url, key, apps, [], ['--workers', '2'])),
-    at,
-  });
-  const workers = await Promise.all([0, 1, 0].map(startWorker));
-  const world = { postgres, database, servers, workers, startWorker };
-  opened.defer(async () => {
-    for (const worker of world.workers) await worker.kill();
-  });
-  return world;
+/** The digest of each result, by service and volume, before anything is disturbed. */
+async function undisturbed(
+  world: Cluster,
+  volumes: readonly Uint8Array<ArrayBuffer>[],
+): Promise<Map<string, string>> {
+  const until = AbortSignal.timeout(120_000);
+  const asked = busyServices.flatMap((service) => volumes.map((_, volume) => ({ service, volume })));
+  asked.push({ service: 'long', volume: 0 });
+  const digests = new Map<string, string>();
+  await Promise.all(
+    asked.map(async (one) => {
+      const sent = await send(world, volumes, { ...one, owner: world.owners[0] }, until);
+      const { job } = await follow(world, sent, until);
+      digests.set(nameOf(sent), job ? await resultOf(world, sent, job, until) : 'none');
+    }),
+  );
+  return digests;
 }
 
-async function warmUp({ servers }: Cluster, bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  const results = new Set<string>();
-  for (const service of services) {
-    const { url } = servers[0].server;
-    const job = (await (await submit(url, service, bytes)).json()) as Job;
-    const settled = await settledJob(servers[1].server.url, job.id);
-    results.add(await resultOf(servers[1].server.url, settled!));
-  }
-  if (results.size !== 1) throw new Error(`the services differ: ${[...results].join(', ')}`);
-  return [...results][0];
+const nameOf = ({ service, volume }: Pick<Sent, 'service' | 'volume'>) => `${service} ${volume}`;
+const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
+
+/** Sends a prediction until a server has accepted it. */
+async function send(
+  { url }: Cluster,
+  volumes: readonly Uint8Array<ArrayBuffer>[],
+  { service, volume, owner }: Omit<Sent, 'id'>,
+  until: AbortSignal,
+): Promise<Sent> {
+  const headers = { ...octets, ...bearer(owner), 'idempotency-key': randomUUID() };
+  const init = { method: 'POST', body: volumes[volume], headers };
+  const response = await insist(predictionUrl(url, service), init, until);
+  const text = await response.text();
+  if (response.status !== 202) throw new Error(`${service} answered ${response.status}: ${text}`);
+  return { id: (JSON.parse(text) as Job).id, service, volume, owner };
 }
 
-interface Accepted {
-  id: string;
-  /** The last state that a stream of events told; undefined if it was never asked. */
-  streamed?: string;
-}
-
-/** Sends to each server in turn, each request with its key until it is answered, and reads the events of every third at the other. */
-async function startCaller(
-  { servers }: Cluster,
-  index: number,
-  bytes: Uint8Array<ArrayBuffer>,
-  stop: AbortSignal,
-): Promise<Accepted[]> {
-  const accepted: Accepted[] = [];
-  const streams: Promise<void>[] = [];
-  for (let n = index; !stop.aborted; n++) {
-    const key = randomUUID();
-    let job: Job | undefined;
-    for (let turn = n; !job; turn++) {
-      const response = await submit(servers[turn % 2].server.url, services[n % 3], bytes, key).catch(
-        () => undefined,
-      );
-      if (response?.status === 202 || response?.status === 200) job = (await response.json()) as Job;
-      else await response?.arrayBuffer().catch(() => {});
-      if (!job) await sleep(100);
-    }
-    const one: Accepted = { id: job.id };
-    accepted.push(one);
-    if (n % 3 === index) streams.push(followEvents(servers, one));
-    await sleep(80);
-  }
-  await Promise.all(streams);
-  return accepted;
-}
-
-/** Reads the events of a job until its end, from the other server after each break, as a page does. */
-async function followEvents(servers: Cluster['servers'], one: Accepted): Promise<void> {
-  for (let turn = 0; turn < 200; turn++) {
+/** Reads the events of a job until its last; a connection that ends before is made again. */
+async function follow({ url }: Cluster, { id, owner }: Sent, until: AbortSignal): Promise<Followed> {
+  for (let connections = 1; ; connections++) {
+    until.throwIfAborted();
     try {
-      const { url } = servers[turn % 2].server;
-      const response = await fetch(`${url}/api/jobs/${one.id}/events`, {
-        signal: AbortSignal.timeout(60_000),
-      });
-      const text = await response.text();
-      const last = [...text.matchAll(/^data: (\{.*\})$/gm)].at(-1)?.[1];
-      if (last) one.streamed = (JSON.parse(last) as Job).state;
-      if (one.streamed && isSettled({ state: one.streamed } as Job)) return;
-    } catch {
-      // Its server was killed.
-    }
-    await sleep(200);
-  }
-}
-
-/** The most predictions of each service that the database has seen at a time. */
-async function watchLimits(database: string, stop: AbortSignal): Promise<Record<string, number>> {
-  const most: Record<string, number> = {};
-  while (!stop.aborted) {
-    const client = new pg.Client({ connectionString: database });
-    client.on('error', () => {});
-    try {
-      await client.connect();
-      while (!stop.aborted) {
-        const { rows } = await client.query(
-          "SELECT service, count(*)::int AS running FROM tomaat.job WHERE state = 'running' GROUP BY service",
-        );
-        for (const { service, running } of rows) most[service] = Math.max(most[service] ?? 0, running);
-        await sleep(25);
+      const response = await fetch(`${url}/api/jobs/${id}/events`, { headers: bearer(owner), signal: until });
+      if (response.status === 404) return { job: undefined, atMs: Date.now(), connections };
+      let text = '';
+      if (response.ok && response.body) {
+        for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+          text += chunk;
+          for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+            const data = text
+              .slice(0, end)
+              .split('\n')
+              .find((line) => line.startsWith('data: {"id"'));
+            text = text.slice(end + 2);
+            const job = data && (JSON.parse(data.slice(6)) as Job);
+            if (job && isSettled(job)) return { job, atMs: Date.now(), connections };
+          }
+        }
       }
     } catch {
-      await sleep(200);
-    } finally {
-      await client.end().catch(() => {});
+      until.throwIfAborted();
     }
-  }
-  return most;
-}
-
-const harms = [
-  'server',
-  'worker',
-  'child',
-  'postgres',
-  'backend',
-  'pause server',
-  'pause worker',
-  'cut',
-] as const;
-type Harm = (typeof harms)[number];
-
-/** Does harm at random moments; each kind is done at least once. What was done, by kind. */
-async function doHarm(world: Cluster, seconds: number, seed: number): Promise<Record<string, number>> {
-  const random = seededRandom(seed);
-  const done: Record<string, number> = {};
-  const endMs = performance.now() + seconds * 1000;
-  for (let n = 0; performance.now() < endMs || n < harms.length; n++) {
-    await sleep(300 + random() * 1500);
-    const harm = n < harms.length ? harms[n] : weighted(random());
-    done[harm] = (done[harm] ?? 0) + 1;
-    await inflict(world, harm, random);
-  }
-  return done;
-}
-
-/** Losing the whole database takes seconds: it is rarer. */
-function weighted(random: number): Harm {
-  const shares: [Harm, number][] = [
-    ['server', 0.2],
-    ['worker', 0.25],
-    ['child', 0.2],
-    ['backend', 0.15],
-    ['pause server', 0.05],
-    ['pause worker', 0.05],
-    ['cut', 0.06],
-    ['postgres', 0.04],
-  ];
-  let sum = 0;
-  return shares.find(([, share]) => (sum += share) > random)?.[0] ?? 'worker';
-}
-
-async function inflict(world: Cluster, harm: Harm, random: () => number): Promise<void> {
-  const { server, link } = world.servers[Math.floor(random() * 2)];
-  const which = Math.floor(random() * world.workers.length);
-  const worker = world.workers[which];
-  if (harm === 'server') {
-    await server.kill();
-    await sleep(random() * 500);
-    await server.start();
-  } else if (harm === 'worker') {
-    await worker.kill();
-    world.workers[which] = await world.startWorker(worker.at);
-  } else if (harm === 'child') {
-    for (const pid of await childrenOf(worker.child.pid!)) tryKill(pid, 'SIGKILL');
-  } else if (harm === 'postgres') {
-    await world.postgres.kill();
-    // Longer than a lease: who lives must keep what it has.
-    await sleep(leaseMs + 2000);
-    await world.postgres.start();
-  } else if (harm === 'backend') {
-    await endBackend(world.database);
-  } else if (harm === 'cut') {
-    link.cut();
-    await sleep(leaseMs / 2);
-    link.mend();
-  } else {
-    const pid = harm === 'pause server' ? server.pid : worker.child.pid!;
-    tryKill(pid, 'SIGSTOP');
-    await sleep(leaseMs + 1500);
-    tryKill(pid, 'SIGCONT');
+    await sleep(100);
   }
 }
 
-async function endBackend(database: string): Promise<void> {
-  const client = new pg.Client({ connectionString: database });
-  client.on('error', () => {});
-  try {
-    await client.connect();
-    await client.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-      WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1`);
-  } catch {
-    // It is away.
-  } finally {
-    await client.end().catch(() => {});
+/** The digest of a job's result, if the bytes, the job and the signed receipt agree. */
+async function resultOf({ url }: Cluster, { owner }: Sent, job: Job, until: AbortSignal): Promise<string> {
+  const primary = job.outputs.find((output) => output.primary);
+  if (!primary) return `${job.state} ${job.error?.code ?? ''}`;
+  const init = { headers: bearer(owner) };
+  const bytes = new Uint8Array(await (await insist(`${url}${primary.url}`, init, until)).arrayBuffer());
+  const digest = `sha256:${sha256(bytes)}`;
+  if (digest !== primary.digest) return 'torn';
+  const text = await (await insist(`${url}/api/jobs/${job.id}/receipt`, init, until)).text();
+  const { receipt } = await verifyReceipt(text);
+  return receipt.job === job.id && receipt.outputs[0]?.digest === digest ? digest : 'another receipt';
+}
+
+/** One owner has many jobs; the first of another, sent later, is among the next two that start. */
+async function fairness(world: Cluster, volumes: readonly Uint8Array<ArrayBuffer>[]): Promise<Finding> {
+  const until = AbortSignal.timeout(120_000);
+  const [first, second] = world.owners;
+  const of = (owner: string) => send(world, volumes, { service: 'one', volume: 0, owner }, until);
+  const many = await Promise.all(Array.from({ length: 30 }, () => of(first)));
+  const late = await of(second);
+  await Promise.all([...many, late].map((sent) => follow(world, sent, until)));
+  const steps = (await stepsOf(world)).filter(({ service }) => service === 'one');
+  const sentAt = steps.find(({ job, was }) => job === late.id && was === null)!.seq;
+  const starts = steps.filter(({ seq, state }) => seq > sentAt && state === 'running');
+  const place = starts.findIndex(({ job }) => job === late.id) + 1;
+  const waited = many.length - steps.filter(({ seq, state }) => seq < sentAt && state === 'running').length;
+  return finding(
+    place >= 1 && place <= 2,
+    'a second owner starts within two starts',
+    `as number ${place}; about ${waited} of the first owner waited`,
+  );
+}
+
+/** The database is away for longer than a lease, while workers compute: none of their jobs is given to another. */
+async function outage(
+  world: Cluster,
+  volumes: readonly Uint8Array<ArrayBuffer>[],
+  expected: ReadonlyMap<string, string>,
+): Promise<Finding> {
+  const until = AbortSignal.timeout(120_000);
+  const [owner] = world.owners;
+  const sent = await Promise.all(
+    ['long', 'long', 'three'].map((service) => send(world, volumes, { service, volume: 0, owner }, until)),
+  );
+  const isOne = ({ job }: Step) => sent.some(({ id }) => id === job);
+  const running = async () =>
+    (await stepsOf(world)).filter((step) => isOne(step) && step.state === 'running').length;
+  while ((await running()) < sent.length) {
+    until.throwIfAborted();
+    await sleep(100);
   }
+  await world.postgres.kill();
+  await sleep(leaseMs * 1.5);
+  await world.postgres.start();
+  const followed = await Promise.all(sent.map((one) => follow(world, one, until)));
+  let right = 0;
+  for (const [index, { job }] of followed.entries())
+    if (job && (await resultOf(world, sent[index], job, until)) === expected.get(nameOf(sent[index])))
+      right++;
+  const requeued = (await stepsOf(world)).filter(
+    (step) => isOne(step) && step.was === 'running' && step.state === 'queued',
+  );
+  return finding(
+    right === sent.length && requeued.length === 0,
+    'an outage of the database that is longer than a lease requeues nothing',
+    `${right} of ${sent.length} with the right result, ${requeued.length} requeued`,
+  );
 }
 
-function tryKill(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // It has ended.
-  }
-}
-
-/** The children of a process that compute. */
-async function childrenOf(pid: number): Promise<number[]> {
-  const list = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '');
-  return list.split(' ').filter(Boolean).map(Number);
-}
-
-function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
-
-async function judge(
-  { servers, database }: Cluster,
-  {
-    accepted,
-    expected,
-    done,
-    most,
-  }: { accepted: Accepted[]; expected: string; done: Record<string, number>; most: Record<string, number> },
+async function disturbed(
+  world: Cluster,
+  volumes: readonly Uint8Array<ArrayBuffer>[],
+  expected: ReadonlyMap<string, string>,
+  { seconds, random, only }: { seconds: number; random: () => number; only: readonly FaultName[] },
 ): Promise<Finding[]> {
-  let lost = 0;
-  const wrong: string[] = [];
-  let givenUp = 0;
-  let killed = 0;
-  for (const [i, { id }] of accepted.entries()) {
-    const { url } = servers[i % 2].server;
-    const job = await settledJob(url, id, 120_000);
-    if (!job || !isSettled(job)) lost++;
-    else if (job.error?.code === 'WORKER_DIED' && job.attempt >= 3) givenUp++;
-    // What kills a child from outside is, for its server, the system that is short of memory.
-    else if (job.error?.code === 'OUT_OF_MEMORY' && killed++ < (done.child ?? 0) * 2) continue;
-    else {
-      const result = await resultOf(url, job);
-      if (result !== expected) wrong.push(`${result}, attempt ${job.attempt}: ${job.error?.message}`);
-    }
+  const stop = new AbortController();
+  const late = new AbortController();
+  const sent: Sent[] = [];
+  const following: Promise<Followed | undefined>[] = [];
+  const refused: string[] = [];
+  let unsettled = 0;
+  const callers = world.owners.flatMap((owner, which) =>
+    busyServices.map(async (service, index) => {
+      for (let turn = index; !stop.signal.aborted; turn++) {
+        const volume = (turn + which) % volumes.length;
+        try {
+          const one = await send(world, volumes, { service, volume, owner }, stop.signal);
+          sent.push(one);
+          unsettled++;
+          const follows = follow(world, one, late.signal).catch(() => undefined);
+          following.push(follows);
+          void follows.then(() => unsettled--);
+        } catch (error) {
+          if (!stop.signal.aborted) refused.push(String(error));
+        }
+        // Some wait, without the queue growing for as long as this takes.
+        do await sleep(100);
+        while (unsettled > 60 && !stop.signal.aborted);
+      }
+    }),
+  );
+  const counts = new Map<FaultName, number>();
+  const endMs = performance.now() + seconds * 1000;
+  for (let done = 0; done < only.length || performance.now() < endMs; done++) {
+    await sleep(200 + random() * 1500);
+    // Each once before any twice.
+    const fewest = Math.min(...only.map((name) => counts.get(name) ?? 0));
+    const rare = only.filter((name) => (counts.get(name) ?? 0) === fewest);
+    const name = rare[Math.floor(random() * rare.length)];
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+    await faults[name](world, random);
   }
-  const client = new pg.Client({ connectionString: database });
-  await client.connect();
-  const count = async (text: string) =>
-    Number((await client.query(`SELECT count(*) AS n FROM ${text}`)).rows[0].n);
-  const rows = await count('tomaat.job');
-  const ends = `FROM (SELECT line::json->>'job' AS job FROM tomaat.audit_line
-    WHERE line::json->>'event' IN ('prediction.succeeded', 'prediction.failed', 'prediction.canceled')) AS told`;
-  const ended = await count(`(SELECT DISTINCT job ${ends}) AS jobs`);
-  const endedTwice = await count(`(SELECT job ${ends} GROUP BY job HAVING count(*) > 1) AS jobs`);
-  const running = await count("tomaat.job WHERE state = 'running'");
-  await client.end();
-  const streams = accepted.filter(({ streamed }) => streamed !== undefined);
-  const unfinished = streams.filter(({ streamed }) => !isSettled({ state: streamed } as Job));
-  const harm = Object.entries(done)
-    .map(([kind, times]) => `${times} ${kind}`)
-    .join(', ');
-  const ready = servers.flatMap(({ server }) => server.readyMs);
+  stop.abort();
+  await Promise.all(callers);
+  const limit = setTimeout(() => late.abort(), settleLimitMs);
+  const followed = await Promise.all(following);
+  clearTimeout(limit);
+  const until = AbortSignal.timeout(settleLimitMs);
+  const results: string[] = [];
+  for (const [index, one] of sent.entries()) {
+    const job = followed[index]?.job;
+    results.push(job ? await resultOf(world, one, job, until) : 'none');
+  }
+  const what = `${[...counts].map(([name, count]) => `${count} ${name}`).join(', ')}; ${sent.length} jobs accepted`;
+  const steps = await stepsOf(world);
   return [
-    finding(
-      lost === 0,
-      'nothing accepted is lost',
-      `${accepted.length} accepted, ${lost} lost; ${harm}; ${load()}`,
-    ),
-    finding(
-      wrong === 0,
-      'no result is wrong or torn',
-      `${wrong} differ; ${givenUp} lost their process three times, the child of ${killed} was killed`,
-    ),
-    finding(
-      rows - services.length >= accepted.length && rows - services.length - accepted.length <= 3,
-      'no request makes two jobs',
-      `${rows - services.length} rows for ${accepted.length} accepted`,
-    ),
-    finding(
-      endedTwice === 0 && ended === rows,
-      'each job ends once',
-      `${ended} with an end in the audit log, ${endedTwice} with two`,
-    ),
-    finding(
-      services.every((service) => (most[service] ?? 0) <= limits[service]),
-      'no service gets more places than it has',
-      services.map((service) => `${service} ${most[service] ?? 0} of ${limits[service]}`).join(', '),
-    ),
-    finding(
-      unfinished.length === 0 && streams.length > 0,
-      'each stream of events ends with the end',
-      `${streams.length} streams, ${unfinished.length} without`,
-    ),
-    finding(running === 0, 'nothing is left running', `${running} rows`),
-    finding(true, 'a killed server is ready again', `p50 ${Math.round(quantile(ready, 0.5))} ms`),
+    ...checkJobs({ sent, followed, results, refused, what, expected, steps }),
+    ...checkSteps(steps, sent),
+    await checkAudit(world, steps),
   ];
+}
+
+function checkJobs({
+  sent,
+  followed,
+  results,
+  refused,
+  what,
+  expected,
+  steps,
+}: {
+  sent: readonly Sent[];
+  followed: readonly (Followed | undefined)[];
+  results: readonly string[];
+  refused: readonly string[];
+  what: string;
+  expected: ReadonlyMap<string, string>;
+  steps: readonly Step[];
+}): Finding[] {
+  const settledMs = new Map(steps.filter(({ state }) => isEnd(state)).map(({ job, at_ms }) => [job, at_ms]));
+  const lost = sent.filter(({ id }) => !settledMs.has(id)).length;
+  const givenUp = results.filter((result) => result === 'failed WORKER_DIED').length;
+  const wrong = results.filter(
+    (result, index) => result !== expected.get(nameOf(sent[index])) && result !== 'failed WORKER_DIED',
+  );
+  const silent = followed.filter((one) => !one?.job).length;
+  const delays = followed.flatMap((one, index) => {
+    const at = settledMs.get(sent[index].id);
+    return one && at !== undefined ? [one.atMs - at] : [];
+  });
+  const again = followed.filter((one) => one && one.connections > 1).length;
+  return [
+    finding(lost === 0, 'no accepted job is lost', `${what}, ${lost} lost, ${load()}`),
+    finding(refused.length === 0, 'no request is refused', `${refused.length} ${refused[0] ?? ''}`),
+    finding(wrong.length === 0, 'no result or receipt is wrong', `${wrong.length} ${wrong[0] ?? ''}`),
+    finding(
+      givenUp <= sent.length / 20,
+      'few jobs are given up after three losses',
+      `${givenUp} of ${sent.length}`,
+    ),
+    finding(
+      silent === 0,
+      'the events of every job end with its end',
+      `${silent} did not; ${again} needed more than one connection; p50 ${quantile(delays, 0.5)} ms, p95 ${quantile(delays, 0.95)} ms, max ${Math.max(0, ...delays)} ms after it`,
+    ),
+  ];
+}
+
+const isEnd = (state: string) => state === 'succeeded' || state === 'failed' || state === 'canceled';
+
+/** What PostgreSQL noted, in its order: a start is noted under the lock of claims, after every end that it could see. */
+function checkSteps(steps: readonly Step[], sent: readonly Sent[]): Finding[] {
+  const running = new Map<string, Set<string>>();
+  const most = new Map<string, number>();
+  const ends = new Map<string, number>();
+  let impossible = 0;
+  let taken = 0;
+  const states = new Map<string, string>();
+  for (const { job, service, was, state } of steps) {
+    if ((states.get(job) ?? null) !== was) impossible++;
+    states.set(job, state);
+    const now = running.get(service) ?? new Set();
+    running.set(service, now);
+    if (state === 'running') now.add(job);
+    else now.delete(job);
+    if (was === 'running' && state === 'queued') taken++;
+    if (isEnd(state)) ends.set(job, (ends.get(job) ?? 0) + 1);
+    most.set(service, Math.max(most.get(service) ?? 0, now.size));
+  }
+  const over = Object.entries(limits).filter(([service, limit]) => (most.get(service) ?? 0) > limit);
+  const accepted = new Set(steps.map(({ job }) => job));
+  const unknown = sent.filter(({ id }) => !accepted.has(id)).length;
+  const twice = [...ends.values()].filter((count) => count > 1).length;
+  return [
+    finding(unknown === 0, 'every accepted job is in the database', `${unknown} of ${sent.length} are not`),
+    finding(
+      twice === 0 && impossible === 0,
+      'no job is settled twice, and each state follows the one before',
+      `${ends.size} settled, ${twice} twice, ${impossible} impossible steps, ${taken} went back to the queue`,
+    ),
+    finding(
+      over.length === 0,
+      'no limit of a service is exceeded',
+      Object.entries(limits)
+        .map(([service, limit]) => `${service} ${most.get(service) ?? 0}/${limit}`)
+        .join(', '),
+    ),
+  ];
+}
+
+/** The chain is whole, and has one line for each end of a job. */
+async function checkAudit({ database: { db } }: Cluster, steps: readonly Step[]): Promise<Finding> {
+  const what = 'the audit log is whole, with one line for each job accepted and ended';
+  try {
+    const report = await insistOn(() => verifyAuditTable(db as never));
+    const number = (names: readonly string[]) =>
+      names.reduce((sum, name) => sum + (report.events[name] ?? 0), 0);
+    const ended = number(['prediction.succeeded', 'prediction.failed', 'prediction.canceled']);
+    const accepted = number(['prediction.accepted']);
+    const expectedEnds = steps.filter(({ state }) => isEnd(state)).length;
+    const expectedAccepted = steps.filter(({ was }) => was === null).length;
+    return finding(
+      ended === expectedEnds && accepted === expectedAccepted,
+      what,
+      `${report.lines} lines; ${accepted} of ${expectedAccepted} accepted, ${ended} of ${expectedEnds} ended`,
+    );
+  } catch (error) {
+    return finding(false, what, String(error));
+  }
 }

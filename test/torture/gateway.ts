@@ -1,20 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { countEnded, judgeWorld, openWorld, push } from './gateway-world.ts';
-import { type Finding, finding } from './harness.ts';
+import { type Finding, finding, randomOf } from './harness.ts';
 
 /** Series that are sent before the earlier ones have ended. */
 const mostAhead = 6;
-
-/** Numbers from 0 to 1, the same for the same seed (mulberry32). */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /**
  * kill -9 of the gateway, the server and Orthanc at random moments while series come in: each series ends with one
