@@ -28,7 +28,7 @@ export interface Cluster extends AsyncDisposable {
   readonly links: readonly CuttableLink[];
   readonly workers: WorkerProcess[];
   readonly balancer: Balancer;
-  /** Keys of callers: each is an owner. */
+  /** Keys of callers: each is an owner, since a login is required. */
   readonly owners: readonly string[];
   startWorker(index: number): Promise<void>;
   /** Started again until it stays, as a service manager does. */
@@ -63,7 +63,7 @@ export async function openCluster(
       workers: 0,
       leaseMs,
     };
-    replicas.push(await openMortalServer(apps, { ...options, maxQueued: 500 }));
+    replicas.push(await openMortalServer(apps, { ...options, login: true, maxQueued: 500 }));
     opened.defer(() => replicas[index].close());
   }
   const database = opened.use(await openServerDatabase(join(folder, 'replica-0'), address));

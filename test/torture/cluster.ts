@@ -20,7 +20,7 @@ import {
 } from './harness.ts';
 
 /** The services, with the most predictions of each at a time. */
-const limits: Record<string, number> = { one: 1, two: 2, three: 3, long: 2, brief: 1 };
+const limits: Record<string, number> = { one: 1, two: 2, three: 3, long: 2 };
 /** Those of the callers under faults; the others are for the outage. */
 const busyServices = ['one', 'two', 'three'];
 const owners = 3;
@@ -59,7 +59,6 @@ export async function cluster(
     two: 200,
     three: 400,
     long: leaseMs * 3,
-    brief: leaseMs * 0.75,
   };
   const apps: string[] = [];
   for (const [id, concurrency] of Object.entries(limits))
@@ -78,7 +77,7 @@ async function undisturbed(
 ): Promise<Map<string, string>> {
   const until = AbortSignal.timeout(120_000);
   const asked = busyServices.flatMap((service) => volumes.map((_, volume) => ({ service, volume })));
-  asked.push({ service: 'long', volume: 0 }, { service: 'brief', volume: 0 });
+  asked.push({ service: 'long', volume: 0 });
   const digests = new Map<string, string>();
   await Promise.all(
     asked.map(async (one) => {
@@ -179,7 +178,7 @@ async function outage(
   const until = AbortSignal.timeout(120_000);
   const [owner] = world.owners;
   const sent = await Promise.all(
-    ['long', 'long', 'brief'].map((service) => send(world, volumes, { service, volume: 0, owner }, until)),
+    ['long', 'long', 'three'].map((service) => send(world, volumes, { service, volume: 0, owner }, until)),
   );
   const isOne = ({ job }: Step) => sent.some(({ id }) => id === job);
   const running = async () =>
