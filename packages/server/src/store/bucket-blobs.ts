@@ -18,7 +18,7 @@ export interface CacheOptions {
 
 /** A file that was not used for so long is removed, so that what another server deletes does not stay here. */
 const unusedMs = 3_600_000;
-/** Whoever got a path has opened it after so long. */
+/** A caller that got a path has opened it after so long. */
 const inUseMs = 600_000;
 const sweepEveryMs = 60_000;
 const folder = 'sha256/';

@@ -46,7 +46,7 @@ export const badBucketAddress =
 
 const leastPartBytes = 16 * 2 ** 20;
 /** S3 takes 10,000 parts of an object. */
-const mostParts = 9_000;
+const mostParts = 10_000;
 const partsAtOnce = 3;
 const readAttempts = 5;
 const stalledMs = 30_000;
