@@ -50,6 +50,8 @@ find "$tree" -type f \( -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name 
   -not -iname 'licen*' -not -path "$tree/packages/server/apps/*" -delete
 find "$tree/node_modules" -mindepth 2 -maxdepth 3 -type d \( -name test -o -name tests -o -name integration -o -name benchmarks \) -prune \
   -exec rm -rf {} +
+# Copies of the S3 client for bundlers: Node reads dist-cjs.
+find "$tree"/node_modules/@aws-sdk "$tree"/node_modules/@smithy -type d -name dist-es -prune -exec rm -rf {} +
 # Its symbols are 18 MB.
 if command -v strip >/dev/null; then strip --strip-unneeded "$tree/$node/bin/node"; fi
 

@@ -149,6 +149,9 @@ export function findPostgres(): string | undefined {
     .find((bin) => existsSync(join(bin, 'initdb')));
   return orRequired(found, 'postgresql');
 }
+/** Ceph's S3, and what runs a cluster under it. */
+export const findRadosgw = (): string | undefined =>
+  findProgram('ceph-osd', ['--version'], 'radosgw') && findProgram('radosgw', ['--version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');

@@ -8,6 +8,7 @@ import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 import { isLoopback } from './addresses.ts';
 import { type Device, deviceForms, formatDevices, parseDevices, slotsOf } from './runtimes/devices.ts';
 import { faceNames, kebab, logLevels, settings } from './settings.ts';
+import { parseBucketAddress } from './store/bucket.ts';
 import { parseModelServerKey } from './trust/model-servers.ts';
 
 /** The default data folder, that of the user. */
@@ -84,8 +85,9 @@ export const configSchema = z.strictObject({
   data: text,
   database: text.optional(),
   blobs: text
-    .refine((value) => !/^[a-z0-9+.-]+:\/\//i.test(value), {
-      error: 'must be a folder: other stores are not supported yet',
+    .refine((value) => !/^[a-z0-9+.-]+:\/\//i.test(value) || parseBucketAddress(value) !== undefined, {
+      error:
+        'must be a folder, or a bucket as s3://BUCKET/PREFIX or s3://BUCKET/PREFIX?endpoint=https://HOST',
     })
     .optional(),
   host: text.default(settings.host.default),

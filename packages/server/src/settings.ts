@@ -48,8 +48,9 @@ export const settings = {
     defaultText: 'server.db in the data folder',
   },
   blobs: {
-    value: '<dir>',
-    about: 'folder of volumes and results that all servers of the database share',
+    value: '<place>',
+    about:
+      'folder or S3 bucket (s3://BUCKET/PREFIX?endpoint=URL) of volumes and results that all servers of the database share',
     defaultText: 'blobs in the data folder',
   },
   host: { value: '<address>', about: 'address to listen on', default: '127.0.0.1' },

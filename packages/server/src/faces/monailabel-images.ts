@@ -104,7 +104,9 @@ async function receiveImage(
         { field: partName },
       );
     }
-    const files = received.files.map((file) => ({ ...file, path: blobs.path(file.digest) }));
+    const files = await Promise.all(
+      received.files.map(async (file) => ({ ...file, path: await blobs.fetch(file) })),
+    );
     await uploads.groups.put({ ...keyOf(received), holder: holderOf(request) }, files, hold);
   } finally {
     await jobs.release(held);

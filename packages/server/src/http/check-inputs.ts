@@ -13,6 +13,7 @@ import {
   withField,
 } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import type { InspectedFile } from '../intake/header-reader.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
 import type { ServerContext } from './context.ts';
 
@@ -88,11 +89,11 @@ export async function inspectVolumes(
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
     const files = received.filter((file) => file.name === name);
     if (input.type !== 'volume' || files.length === 0) continue;
-    const stored = files.map((file) => ({
-      name: file.fileName ?? name,
-      path: blobs.path(file.digest),
-      sizeBytes: file.sizeBytes,
-    }));
+    const stored: InspectedFile[] = [];
+    for (const file of files) {
+      const path = await blobs.fetch(file);
+      stored.push({ name: file.fileName ?? name, path, sizeBytes: file.sizeBytes });
+    }
     try {
       const header = await headers.inspect(
         stored,

@@ -114,7 +114,7 @@ export async function convertOutput(
   await blobs.check(output);
   const manifest = services.apps.find((app) => app.manifest.id === job.service)?.manifest;
   const conversion = {
-    path: blobs.path(output.digest),
+    path: await blobs.fetch(output),
     digest: output.digest,
     type: output.type as OutputType,
     from: output.format,

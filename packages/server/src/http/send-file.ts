@@ -13,7 +13,7 @@ export interface TaggedFile {
   readonly sizeBytes: number;
   /** Its bytes, or those of a range. */
   open(range?: Required<BlobRange>): Readable;
-  /** Before the answer to HEAD, which opens nothing. */
+  /** Before bytes are sent, and before the answer to HEAD, which opens nothing. */
   check?(): Promise<void>;
   /** Called once bytes are about to be sent. */
   onSend(what: 'whole' | 'part'): void;
@@ -46,6 +46,7 @@ export async function sendFile(reply: FastifyReply, file: TaggedFile): Promise<F
     await file.check?.();
     return reply.header('content-length', sizeBytes).send(nothing());
   }
+  await file.check?.();
   if (selection.status === 206) {
     const { range } = selection;
     const lastByte = range.offsetBytes + range.lengthBytes - 1;

@@ -133,6 +133,7 @@ export function registerWorkerRoutes(
     const { inputs } = await recall(id, attemptOf(request));
     const input = inputs.find((candidate) => candidate.digest === digest);
     if (!input) throw new TomaatError('NOT_FOUND', 'The job has no such input.');
+    await blobs.check(input);
     const body = blobs.open(input);
     return reply.header('content-length', input.sizeBytes).type('application/octet-stream').send(body);
   });

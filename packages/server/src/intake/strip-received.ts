@@ -102,7 +102,7 @@ async function stripHeaders(
     if (file.fileName !== undefined) dataFiles[file.fileName.toLowerCase()] ??= name;
   const stripped: NamedInput[] = [];
   for (const { file, name } of files) {
-    const path = blobs.path(file.digest);
+    const path = await blobs.fetch(file);
     const { sizeBytes } = file;
     const rewrite = await headers.identify({ path, name, sizeBytes, dataFiles });
     if (!rewrite) {
@@ -128,7 +128,13 @@ async function cleanSeries(
   const { blobs } = stripping;
   const unclean = files.filter(({ file }) => file.received === undefined);
   const outcomes = await clean(
-    unclean.map(({ file, name }) => ({ path: blobs.path(file.digest), name, sizeBytes: file.sizeBytes })),
+    await Promise.all(
+      unclean.map(async ({ file, name }) => ({
+        path: await blobs.fetch(file),
+        name,
+        sizeBytes: file.sizeBytes,
+      })),
+    ),
     stripping,
     keep,
   );

@@ -13,6 +13,8 @@ import { type Identity, openIdentity } from '../identity.ts';
 import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
 import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
+import { isBucketAddress } from '../store/bucket.ts';
+import { openBucketBlobs } from '../store/bucket-blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
@@ -79,12 +81,14 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const pseudonyms = await openPseudonyms(dataFolder);
   if (!isShared && (await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
     await database.truncateWal();
-  const blobsFolder = options.blobs ?? join(dataFolder, 'blobs');
+  const blobsPlace = options.blobs ?? join(dataFolder, 'blobs');
   const blobs = opened.use(
-    await openBlobs(blobsFolder, {
-      minFreeBytes: options.minFreeBytes,
-      isShared: options.blobs !== undefined,
-    }),
+    isBucketAddress(blobsPlace)
+      ? await openBucketBlobs(blobsPlace, {
+          folder: join(dataFolder, 'blobs'),
+          minFreeBytes: options.minFreeBytes,
+        })
+      : await openBlobs(blobsPlace, { minFreeBytes: options.minFreeBytes, isShared: options.blobs !== undefined }),
   );
   const clock = createSteadyClock();
   // Of several servers none may move the times that all of them have stored: their machines' clocks count.
@@ -132,7 +136,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       identity,
       pseudonyms,
       uidKey: stripping?.uidKey,
-      blobs: blobsFolder,
+      blobs: blobsPlace,
       dataFolder,
     });
   const uploads = opened.use(

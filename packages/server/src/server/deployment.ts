@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import type { Pseudonyms } from '../access/pseudonyms.ts';
 import type { Identity } from '../identity.ts';
+import { isBucketAddress } from '../store/bucket.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { readOrMakeSecret } from '../store/secret-file.ts';
 
@@ -13,7 +14,7 @@ export interface DeploymentFacts {
   readonly pseudonyms: Pseudonyms;
   /** The key of UIDs (`--strip-inputs`), if it is used. */
   readonly uidKey?: string;
-  /** The folder of volumes and results. */
+  /** The folder or bucket of volumes and results. */
   readonly blobs: string;
   readonly dataFolder: string;
 }
@@ -27,9 +28,11 @@ export async function checkDeployment(
   db: Kysely<DeploymentSchema>,
   { identity, pseudonyms, uidKey, blobs, dataFolder }: DeploymentFacts,
 ): Promise<void> {
-  const store = await readOrMakeSecret(join(blobs, 'store.id'), async () =>
-    randomBytes(16).toString('base64url'),
-  );
+  const store = isBucketAddress(blobs)
+    ? blobs
+    : (
+        await readOrMakeSecret(join(blobs, 'store.id'), async () => randomBytes(16).toString('base64url'))
+      ).text.trim();
   const copy = (file: string) =>
     `${join(dataFolder, file)} is not that of the other servers of this database. Copy it from the data folder of one of them.`;
   const all: readonly [name: string, value: string | undefined, fault: string][] = [
@@ -39,8 +42,10 @@ export async function checkDeployment(
     ['uids', uidKey && createHash('sha256').update(uidKey).digest('base64url'), copy('uid.key')],
     [
       'blobs',
-      store.text.trim(),
-      `${blobs} is not the folder of volumes of the other servers of this database. Give all of them the same one with --blobs, and check that it is mounted.`,
+      store,
+      isBucketAddress(blobs)
+        ? `${blobs} is not where the other servers of this database store volumes. Give all of them the same --blobs.`
+        : `${blobs} is not the folder of volumes of the other servers of this database. Give all of them the same one with --blobs, and check that it is mounted.`,
     ],
   ];
   for (const [name, value, fault] of all) {

@@ -19,7 +19,7 @@ export interface ServerOptions
   dataFolder: string;
   /** The address of a PostgreSQL database, instead of the one in the data folder. */
   database?: string;
-  /** The folder of files that all servers of `database` see; if it is missing, that in the data folder, which no other server sees. */
+  /** The folder or bucket (`s3://…`) of volumes and results that all servers of the database share, instead of a folder in the data folder. */
   blobs?: string;
   tlsCert?: string;
   tlsKey?: string;

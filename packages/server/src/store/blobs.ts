@@ -59,10 +59,16 @@ export interface Blobs extends AsyncDisposable {
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
   /** A path for a file that another thread writes and adopt() then takes over; it is deleted at the next start if left. */
   temporaryPath(): string;
-  /** Path of the blob's file, whether or not it exists; for reading only. */
+  /** Path of the blob's file on this machine, whether or not it exists; for reading only. Who needs the file calls fetch(). */
   path(digest: string): string;
   /**
-   * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND immediately if the blob does not exist. With a
+   * Path of the blob's file, which is on this machine afterwards and is to be opened soon. NOT_FOUND or DAMAGED where the file comes
+   * from elsewhere; a file that is here anyway is not looked at.
+   */
+  fetch(blob: BlobRef): Promise<string>;
+  /**
+   * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND immediately if the blob does not exist (of a bucket: before the
+   * first byte, as an error of the stream, so check() comes first where it matters). With a
    * BlobRef, DAMAGED immediately if its size differs; if all of it is read and its SHA-256 does not match, the stream errs
    * with DAMAGED before its last bytes.
    */
@@ -187,6 +193,10 @@ class FileBlobs implements Blobs {
 
   path(digest: string): string {
     return join(this.#named, hexOf(digest));
+  }
+
+  async fetch({ digest }: BlobRef): Promise<string> {
+    return this.path(digest);
   }
 
   open(blob: string | BlobRef, range?: BlobRange): Readable {
@@ -396,7 +406,7 @@ function hexOf(digest: string): string {
   return hex;
 }
 
-const noSuchBlob = () =>
+export const noSuchBlob = () =>
   new TomaatError(
     'NOT_FOUND',
     'This blob does not exist: it was deleted or never stored. Upload the file again',

@@ -41,7 +41,7 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
     claim: (services, signal) => waitForJob(jobs, services, signal),
     async inputPath(_job, input) {
       await blobs.check(input);
-      return blobs.path(input.digest);
+      return blobs.fetch(input);
     },
     isRunning: (job) => jobs.isRunning(job.id, job.attempt),
     touch: (job, stage, fraction) =>

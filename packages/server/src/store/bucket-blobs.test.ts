@@ -1,0 +1,222 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
+import { setImmediate } from 'node:timers/promises';
+import { ListMultipartUploadsCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { hasS3, startS3, type TestS3 } from '../../test/support/s3.ts';
+import type { Blobs } from './blobs.ts';
+import { openBucketBlobs } from './bucket-blobs.ts';
+
+const sha256 = (bytes: Uint8Array | string) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+/** Bytes that differ everywhere, so that a piece at the wrong place shows. */
+function pattern(length: number, seed = 1): Buffer {
+  const words = new Uint32Array(Math.ceil(length / 4));
+  for (let index = 0, x = seed; index < words.length; index++)
+    words[index] = x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
+  return Buffer.from(words.buffer, 0, length);
+}
+async function put(blobs: Blobs, bytes: Uint8Array) {
+  await using writer = await blobs.create();
+  await writer.write(bytes);
+  return writer.commit();
+}
+
+/** Between client and store: ends each connection after so many bytes of its answers. */
+async function startCutter(port: number, cut: { afterBytes: number; connections: number }) {
+  const sockets = new Set<Socket>();
+  const server: Server = createServer((near) => {
+    const far = connect(port, '127.0.0.1');
+    sockets.add(near).add(far);
+    let sent = 0;
+    for (const [one, other] of [
+      [near, far],
+      [far, near],
+    ])
+      one.on('error', () => other.destroy()).on('close', () => other.destroy());
+    near.pipe(far);
+    far.on('data', (chunk) => {
+      sent += chunk.length;
+      near.write(chunk);
+      if (sent <= cut.afterBytes) return;
+      cut.connections++;
+      near.destroySoon();
+      far.destroy();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    endpoint: `http://127.0.0.1:${(server.address() as { port: number }).port}`,
+    [Symbol.dispose]() {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    },
+  };
+}
+
+describe.skipIf(!hasS3)('blobs in a bucket', () => {
+  let s3: TestS3;
+  let bucket: string;
+  let dir: string;
+  beforeAll(async () => {
+    s3 = await startS3();
+  }, 120_000);
+  afterAll(() => s3?.[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'tomaat-bucket-'));
+    bucket = await s3.bucket();
+  });
+  afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+  const location = (endpoint = s3.endpoint) => `s3://${bucket}/a/b?endpoint=${endpoint}`;
+  const openAt = (name: string, options = {}, endpoint?: string) =>
+    openBucketBlobs(location(endpoint), { folder: join(dir, name), ...options });
+  const objects = async () => {
+    const { Contents = [] } = await s3.client.send(new ListObjectsV2Command({ Bucket: bucket }));
+    return Contents.map(({ Key }) => Key);
+  };
+  const plant = (digest: string, bytes: Uint8Array) =>
+    s3.client.send(
+      new PutObjectCommand({ Bucket: bucket, Key: `a/b/sha256/${digest.slice(7)}`, Body: bytes }),
+    );
+
+  it('keeps the bytes of every length, whole and in ranges, for another machine', async () => {
+    await using here = await openAt('here');
+    await using there = await openAt('there');
+    // Of the last, three parts are sent.
+    for (const length of [0, 1, 300_000, 40_000_003]) {
+      const bytes = pattern(length, length);
+      const ref = await put(here, bytes);
+      expect(ref).toEqual({ digest: sha256(bytes), sizeBytes: length });
+      expect((await buffer(there.open(ref))).equals(bytes)).toBe(true);
+      const range = { offsetBytes: length >> 1, lengthBytes: 5 };
+      expect(await buffer(there.open(ref, range))).toEqual(bytes.subarray(length >> 1, (length >> 1) + 5));
+      expect((await buffer(there.open(ref, { offsetBytes: length }))).length).toBe(0);
+      expect(readFileSync(await there.fetch(ref)).equals(bytes)).toBe(true);
+      const found = [];
+      for await (const digest of there.digests()) found.push(digest);
+      expect(found).toContain(ref.digest);
+    }
+  });
+
+  it('sends equal bytes once, deletes them everywhere but where they are kept', async () => {
+    await using here = await openAt('here');
+    await using there = await openAt('there');
+    const bytes = pattern(1000);
+    const ref = await put(here, bytes);
+    const file = join(dir, 'output');
+    writeFileSync(file, bytes);
+    expect(await there.adopt(file)).toEqual(ref);
+    expect(await objects()).toEqual([`a/b/sha256/${ref.digest.slice(7)}`]);
+    expect(await there.delete(ref.digest, () => true)).toBe(false);
+    expect(await here.stat(ref.digest)).toEqual(ref);
+    expect(await there.delete(ref.digest)).toBe(true);
+    expect(await there.delete(ref.digest)).toBe(false);
+    expect(await objects()).toEqual([]);
+    await expect(here.check(ref)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(buffer(here.open(ref))).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  });
+
+  it('gives no path of wrong or truncated bytes; equal ones stored again mend them', async () => {
+    await using blobs = await openAt('here');
+    const bytes = pattern(70_000);
+    const ref = { digest: sha256(bytes), sizeBytes: bytes.length };
+    await plant(ref.digest, pattern(70_000, 7));
+    await expect(buffer(blobs.open(ref))).rejects.toMatchObject({ code: 'DAMAGED' });
+    await expect(blobs.fetch(ref)).rejects.toMatchObject({ code: 'DAMAGED' });
+    await put(blobs, bytes);
+    expect((await buffer(blobs.open(ref))).equals(bytes)).toBe(true);
+
+    await plant(ref.digest, bytes.subarray(0, 69_999));
+    await using other = await openAt('other');
+    await expect(other.fetch(ref)).rejects.toMatchObject({ code: 'DAMAGED' });
+    await expect(other.check(ref)).rejects.toMatchObject({ code: 'DAMAGED' });
+    await put(other, bytes);
+    expect(readFileSync(await other.fetch(ref)).equals(bytes)).toBe(true);
+    truncateSync(other.path(ref.digest), 5);
+    expect(readFileSync(await other.fetch(ref)).equals(bytes)).toBe(true);
+  });
+
+  it('fetches once for many, keeps the copy after a restart, removes what is unused', async () => {
+    let nowMs = Date.now();
+    const options = { nowMs: () => nowMs, maxBytes: 150_000 };
+    const bytes = [1, 2].map((seed) => pattern(100_000, seed));
+    await using writer = await openAt('writer');
+    const [first, second] = [await put(writer, bytes[0]), await put(writer, bytes[1])];
+    const files = () => readdirSync(join(dir, 'cache', 'sha256')).map((hex) => `sha256:${hex}`);
+    {
+      await using cache = await openAt('cache', options);
+      const paths = await Promise.all(Array.from({ length: 8 }, () => cache.fetch(first)));
+      expect(new Set(paths).size).toBe(1);
+      expect(readdirSync(join(dir, 'cache', 'tmp'))).toEqual([]);
+    }
+    await using cache = await openAt('cache', options);
+    expect(files()).toEqual([first.digest]);
+    nowMs += 700_000;
+    await cache.fetch(second);
+    await (cache as Blobs & { sweepCache(): Promise<void> }).sweepCache();
+    expect(files()).toEqual([second.digest]);
+    nowMs += 3_600_001;
+    await (cache as Blobs & { sweepCache(): Promise<void> }).sweepCache();
+    expect(files()).toEqual([]);
+  });
+
+  it('goes on reading where a connection broke', async () => {
+    const cut = { afterBytes: Number.POSITIVE_INFINITY, connections: 0 };
+    using cutter = await startCutter(Number(new URL(s3.endpoint).port), cut);
+    await using blobs = await openAt('here', {}, cutter.endpoint);
+    const bytes = pattern(3_000_001);
+    const ref = await put(blobs, bytes);
+    cut.afterBytes = 1_000_000;
+    expect((await buffer(blobs.open(ref))).equals(bytes)).toBe(true);
+    expect(cut.connections).toBeGreaterThan(1);
+  });
+
+  it('keeps nothing of what is sent or read while the store is killed', async () => {
+    await using blobs = await openAt('here');
+    await using other = await openAt('other');
+    const stored = await put(blobs, pattern(60_000_000, 3));
+    const bytes = pattern(60_000_000, 5);
+    const writer = await blobs.create();
+    await writer.write(bytes);
+    const committed = writer.commit().catch((error) => error);
+    for (let isBegun = false; !isBegun; ) {
+      const { Uploads = [] } = await s3.client.send(new ListMultipartUploadsCommand({ Bucket: bucket }));
+      isBegun = Uploads.length > 0;
+    }
+    const fetched = other.fetch(stored).catch((error) => error);
+    while (readdirSync(join(dir, 'other', 'tmp')).length === 0) await setImmediate();
+    await s3.kill();
+    expect(await committed).toMatchObject({ code: 'BUSY' });
+    expect(await fetched).toMatchObject({ code: 'BUSY' });
+    await expect(blobs.check(stored)).rejects.toMatchObject({ code: 'BUSY' });
+    expect(readdirSync(join(dir, 'other', 'sha256'))).toEqual([]);
+    expect(readdirSync(join(dir, 'here', 'tmp'))).toEqual([]);
+    await s3.start();
+    expect(await blobs.stat(sha256(bytes))).toBeUndefined();
+    await put(blobs, bytes);
+    expect((await buffer(other.open({ digest: sha256(bytes), sizeBytes: bytes.length }))).equals(bytes)).toBe(
+      true,
+    );
+    expect((await buffer(other.open(stored))).equals(pattern(60_000_000, 3))).toBe(true);
+  }, 90_000);
+
+  it('refuses to start without a bucket, access or a store, and says what to do', async () => {
+    const { AWS_SECRET_ACCESS_KEY } = process.env;
+    const at = (place: string) => openBucketBlobs(place, { folder: join(dir, 'here') });
+    await expect(at(`s3://missing?endpoint=${s3.endpoint}`)).rejects.toThrow(
+      'There is no bucket missing. Create it, or correct --blobs.',
+    );
+    await expect(at('s3://b/c?region=x')).rejects.toMatchObject({ code: 'BAD_REQUEST', field: '--blobs' });
+    await expect(at('s3://b?endpoint=http://127.0.0.1:9')).rejects.toMatchObject({ code: 'UNREACHABLE' });
+    process.env.AWS_SECRET_ACCESS_KEY = 'wrong';
+    try {
+      await expect(at(location())).rejects.toThrow('Check AWS_SECRET_ACCESS_KEY.');
+    } finally {
+      process.env.AWS_SECRET_ACCESS_KEY = AWS_SECRET_ACCESS_KEY;
+    }
+  });
+});
