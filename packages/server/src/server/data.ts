@@ -88,7 +88,10 @@ export async function openServerData(apps: readonly App[], options: FilledOption
           folder: join(dataFolder, 'blobs'),
           minFreeBytes: options.minFreeBytes,
         })
-      : await openBlobs(blobsPlace, { minFreeBytes: options.minFreeBytes, isShared: options.blobs !== undefined }),
+      : await openBlobs(blobsPlace, {
+          minFreeBytes: options.minFreeBytes,
+          isShared: options.blobs !== undefined,
+        }),
   );
   const clock = createSteadyClock();
   // Of several servers none may move the times that all of them have stored: their machines' clocks count.
