@@ -1,7 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import type { BlobRef } from './blob-writer.ts';
 import type { Database } from './database.ts';
-import type { UploadCleaning, UploadRow, UploadsSchema, UploadWitness } from './upload-schema.ts';
+import {
+  nextArrivalUs,
+  type UploadCleaning,
+  type UploadRow,
+  type UploadsSchema,
+  type UploadWitness,
+} from './upload-schema.ts';
 
 /**
  * Uploads that a protocol names: the files of one volume together, under a name that the sender chose. They are uploads
@@ -53,13 +59,13 @@ export function createUploadGroups(options: GroupsOptions) {
   async function put(
     { owner, name, holder }: GroupKey & { holder: string },
     files: readonly GroupFile[],
-    hold: (file: BlobRef) => void,
+    hold: (file: BlobRef) => void | Promise<void>,
   ): Promise<void> {
     const rows: UploadRow[] = [];
     for (const { path, digest, sizeBytes, fileName } of files) {
       let stored = digest;
-      await strip({ path, name: fileName ?? '', sizeBytes }, (clean) => {
-        hold(clean);
+      await strip({ path, name: fileName ?? '', sizeBytes }, async (clean) => {
+        await hold(clean);
         stored = clean.digest;
       });
       rows.push({
@@ -74,6 +80,7 @@ export function createUploadGroups(options: GroupsOptions) {
         expires_ms: lease(),
         holder,
         name,
+        arrived_us: nextArrivalUs(now()),
       });
     }
     const before = await database.transaction(async (trx) => {
@@ -135,7 +142,7 @@ export function createUploadGroups(options: GroupsOptions) {
       .where('owner', '=', owner)
       .where('name', '=', name)
       .where('expires_ms', '>', now())
-      .orderBy('upload.rowid' as 'id')
+      .orderBy('arrived_us')
       .execute();
     if (rows.length === 0) return undefined;
     return { ids: rows.map(({ id }) => id), expiresMs: Math.min(...rows.map((row) => row.expires_ms)) };

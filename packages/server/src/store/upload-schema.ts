@@ -1,4 +1,4 @@
-import { type Kysely, type QueryExecutorProvider, sql } from 'kysely';
+import { type Generated, type Kysely, type QueryExecutorProvider, type Selectable, sql } from 'kysely';
 import type { KeepBlob } from './blob-writer.ts';
 import type { Migration } from './database.ts';
 
@@ -21,6 +21,8 @@ export interface UploadsSchema {
     /** Of an upload that a protocol names (upload-groups.ts): who shares a bound on them, and their name, both as hashes. */
     holder: string | null;
     name: string | null;
+    /** Grows with each upload that a server takes, µs since 1970; 0 for those of earlier versions. */
+    arrived_us: Generated<number>;
   };
   /** Bytes of an incomplete upload that several servers may take: blobs of their own, in the order of their offsets. */
   upload_part: {
@@ -41,7 +43,7 @@ export interface UploadsSchema {
   };
 }
 
-export type UploadRow = UploadsSchema['upload'];
+export type UploadRow = Selectable<UploadsSchema['upload']>;
 
 export const uploadMigrations: readonly Migration[] = [
   {
@@ -82,6 +84,7 @@ export const uploadPartMigrations: readonly Migration[] = [
         upload TEXT PRIMARY KEY, token TEXT NOT NULL, until_ms INTEGER NOT NULL, is_wanted INTEGER NOT NULL) STRICT`.execute(
         db,
       );
+      await sql`ALTER TABLE upload ADD COLUMN arrived_us INTEGER NOT NULL DEFAULT 0`.execute(db);
     },
   },
 ];
@@ -155,4 +158,12 @@ export interface UploadCleaning {
   strip?(file: { path: string; name: string; sizeBytes: number }, keep: KeepBlob): Promise<boolean>;
   /** What is stored of the name of a file, which may be that of a patient. The metadata are then not stored. */
   hideName?(fileName: string): string;
+}
+
+let lastArrivalUs = 0;
+
+/** The time of an upload that arrives now, µs since 1970; later than that of the one before. */
+export function nextArrivalUs(nowMs: number): number {
+  lastArrivalUs = Math.max(lastArrivalUs + 1, Math.round(nowMs * 1000));
+  return lastArrivalUs;
 }

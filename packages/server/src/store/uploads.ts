@@ -11,6 +11,7 @@ import { openUploadPieces } from './upload-pieces.ts';
 import { makeRoom } from './upload-room.ts';
 import {
   type NewUpload,
+  nextArrivalUs,
   type SharedBlobHolds,
   toUpload,
   type Upload,
@@ -130,6 +131,7 @@ export async function openUploads(options: UploadsOptions) {
       expires_ms: lease(),
       holder: null,
       name: null,
+      arrived_us: nextArrivalUs(now()),
     };
     await parts.create(row.id);
     try {
