@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
 import type { ServerContext } from '../http/context.ts';
-import { receiveFile } from '../http/receive-prediction.ts';
+import { type Keep, receiveFile } from '../http/receive-prediction.ts';
 import { mostFiles, multipart } from '../http/request-form.ts';
 import { readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
@@ -90,8 +90,8 @@ async function receiveImage(
 ): Promise<void> {
   const { jobs, blobs, uploads } = context;
   const held: string[] = [];
-  const hold = ({ digest }: { digest: string }) => {
-    jobs.hold(digest);
+  const hold: Keep = async ({ digest }) => {
+    await jobs.hold(digest);
     held.push(digest);
   };
   using _admitted = await context.admission.enter(request);
@@ -116,7 +116,7 @@ async function receiveImage(
 async function readImage(
   request: FastifyRequest,
   partName: string,
-  keep: (file: { digest: string }) => void,
+  keep: Keep,
   context: ServerContext,
 ): Promise<ReceivedImage> {
   const type = request.headers['content-type'] ?? '';
