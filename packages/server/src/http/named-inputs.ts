@@ -55,7 +55,7 @@ export async function readNamedInputs(
   app: App,
   context: FindContext,
   nameOf: (given: string) => string,
-  hold: (digest: string) => void,
+  hold: (digest: string) => void | Promise<void>,
 ): Promise<NamedInputs> {
   const { inputs, ...rest } = await readJson(request, namedInputsSchema, {
     maxBytes: maxBodyBytes,
@@ -85,7 +85,7 @@ export async function findFiles(
   name: string,
   refs: readonly FileRef[],
   context: FindContext,
-  hold: (digest: string) => void,
+  hold: (digest: string) => void | Promise<void>,
 ): Promise<ReceivedInput[]> {
   const files: ReceivedInput[] = [];
   for (const ref of refs) {
@@ -102,7 +102,7 @@ async function findFile(
   request: FastifyRequest,
   ref: FileRef,
   { uploads, blobs, audit, ownerOf }: FindContext,
-  hold: (digest: string) => void,
+  hold: (digest: string) => void | Promise<void>,
 ): Promise<Omit<ReceivedInput, 'name'>> {
   const owner = ownerOf(request);
   const { digest, fileName } =
@@ -110,8 +110,8 @@ async function findFile(
   const isOwn = (await findWhole(uploads, owner, digest)) !== undefined;
   // Held here, where no deletion of the same blob can intervene; nothing is deleted here.
   if (isOwn) {
-    await blobs.delete(digest, () => {
-      hold(digest);
+    await blobs.delete(digest, async () => {
+      await hold(digest);
       return true;
     });
   }

@@ -53,7 +53,7 @@ interface Said {
 }
 
 /** Records that a file in the blob store is held for a request. */
-export type Keep = (file: { digest: string }) => void;
+export type Keep = (file: { digest: string }) => Promise<void>;
 
 /**
  * Reads the body of a request for a prediction of `app`. Everything that can be checked without the voxels is

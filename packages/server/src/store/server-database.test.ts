@@ -76,7 +76,14 @@ describe('openServerDatabase()', () => {
         expected: 'sha256:a',
         digest: 'sha256:b',
       },
-      ...{ file_name: 'x.nii', metadata: 'filename eA==', expires_ms: 2000, holder: 'h', name: 'n' },
+      ...{
+        file_name: 'x.nii',
+        metadata: 'filename eA==',
+        expires_ms: 2000,
+        holder: 'h',
+        name: 'n',
+        arrived_us: 5,
+      },
     };
     {
       await using database = await openServerDatabase(folder);
