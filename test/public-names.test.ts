@@ -10,7 +10,7 @@ const coreValues = `
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
   canaryDims canaryTensor
   channelCount checkAffine checkDeclaration checkResult checkShape checkVolume chooseDicom chooseFormat
-  chooseInput chooseOutput closeLabels codesOfName collectBytes compareLabelMaps compareLabels compareSessions
+  chooseInput chooseOutput closeLabels codesOfName collectBytes compareLabelMaps compareLabels compareResults compareSessions
   componentOf composeAffine computePolicies computesSuv convertOutput convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
   cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify

@@ -365,7 +365,7 @@ describe('tomaat backup', () => {
         )
         .run(`gone-${state}`, 'volume', 'a.nii', gone);
     const upload = server.prepare(
-      "INSERT INTO upload VALUES (?, 'anonymous', 9, 9, NULL, ?, NULL, '', 9999999999999, NULL, NULL)",
+      "INSERT INTO upload VALUES (?, 'anonymous', 9, 9, NULL, ?, NULL, '', 9999999999999, NULL, NULL, 0)",
     );
     upload.run('gone-upload', gone);
     upload.run('half-upload', null);
