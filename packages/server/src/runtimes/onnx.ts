@@ -141,8 +141,10 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     if (kept === undefined) {
       const { freeMemory, log, device } = options;
       const threads = options.threads ?? availableParallelism();
-      const place = device?.trialsFolder !== undefined && {
-        folder: device.trialsFolder,
+      // One folder for all processes of a machine, wherever their data are.
+      const folder = process.env.TOMAAT_TRIALS ?? device?.trialsFolder;
+      const place = folder !== undefined && {
+        folder,
         model: bytes,
         engine: ort.env.versions.node ?? ort.env.versions.common,
         threads,
