@@ -309,6 +309,19 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await first.jobs.isRunning(remote, 1)).toBe(true);
   }, 40_000);
 
+  it('requeues nothing at once after a pause of the servers', async () => {
+    const id = await add();
+    await first.jobs.claim(['s'], 'w');
+    const alive = setInterval(() => void second.jobs.touch(id, 1).catch(() => {}), 200);
+    expect(await lapseUntil(() => delay(1.5 * leaseMs, true))).toEqual([]);
+    clearInterval(alive);
+    // Nobody could renew the lease meanwhile, so nobody may end it before it can be renewed.
+    await delay(2 * leaseMs);
+    for (const { jobs } of [first, second]) expect(await jobs.lapse()).toEqual([]);
+    expect(await second.jobs.touch(id, 1)).toBe(true);
+    expect(await first.jobs.isRunning(id, 1)).toBe(true);
+  }, 20_000);
+
   it('keeps blobs that another server holds, and deletes others after the grace', async () => {
     const [held, free, again] = await Promise.all(['held', 'free', 'again'].map(store));
     await second.jobs.hold(held.digest);
