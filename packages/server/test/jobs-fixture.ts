@@ -7,7 +7,10 @@ import type { NewJob } from '../src/store/job-records.ts';
 import { createJobs, type Jobs, type JobsOptions } from '../src/store/jobs.ts';
 import { openServerDatabase, type ServerSchema } from '../src/store/server-database.ts';
 
-/** Jobs in a database of a temporary folder, by clocks that stand still unless they are set. */
+/**
+ * Jobs of a temporary folder, by clocks that stand still unless they are set; what only PostgreSQL has, leases and holds of several
+ * servers, goes by its own clock.
+ */
 export interface TestJobs extends AsyncDisposable {
   readonly folder: string;
   readonly database: Database<ServerSchema>;
@@ -22,13 +25,16 @@ export interface TestJobs extends AsyncDisposable {
   crash(): Promise<void>;
 }
 
-export async function openTestJobs(
-  options: Partial<JobsOptions> | ((database: Database<ServerSchema>) => Partial<JobsOptions>) = {},
-): Promise<TestJobs> {
+export type TestJobsOptions =
+  | Partial<JobsOptions>
+  | ((database: Database<ServerSchema>) => Partial<JobsOptions>);
+
+/** `url`: of a PostgreSQL database; otherwise it is SQLite's, in the folder. */
+export async function openTestJobs(options: TestJobsOptions = {}, url?: string): Promise<TestJobs> {
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-jobs-'));
   const clock = { wallMs: 1_000_000, steadyMs: 2_000_000, monotonicMs: 3_000_000 };
   async function open() {
-    const database = await openServerDatabase(folder);
+    const database = await openServerDatabase(folder, url);
     const blobs = await openBlobs(join(folder, 'blobs'));
     const jobs = createJobs({
       database,
@@ -44,6 +50,7 @@ export async function openTestJobs(
     return { database, blobs, jobs };
   }
   const close = async () => {
+    await test.jobs.close();
     await test.blobs.close();
     await test.database.close();
   };

@@ -18,6 +18,7 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
   /** The number of holds, by digest, of each holder. */
   const holders = new Map<string, Map<string, number>>();
   const keepers: ((digest: string) => Promise<boolean>)[] = [];
+  const inTurn = createTurns();
 
   async function isHeld(digest: string): Promise<boolean> {
     for (const held of holders.values()) if (held.has(digest)) return true;
@@ -38,6 +39,11 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
     }
   }
 
+  /** Another request may hold it by now: then its row is this one's, too. */
+  async function releaseShared(digest: string, holder: string): Promise<void> {
+    if (!holders.get(holder)?.has(digest)) await shared?.release(digest, holder);
+  }
+
   async function release(digests: Iterable<string>, holder = here): Promise<void> {
     const held = holders.get(holder);
     for (const digest of digests) {
@@ -45,7 +51,7 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
       if (count > 0) held?.set(digest, count);
       else {
         held?.delete(digest);
-        await shared?.release(digest, holder);
+        if (shared) await inTurn(digest, () => releaseShared(digest, holder));
       }
     }
     if (held?.size === 0) holders.delete(holder);
@@ -65,11 +71,11 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
       holders.set(holder, held);
       const count = (held.get(digest) ?? 0) + 1;
       held.set(digest, count);
-      if (count > 1) return;
+      if (!shared) return;
       try {
-        await shared?.hold(digest, holder);
+        await inTurn(digest, () => shared.hold(digest, holder));
       } catch (error) {
-        held.delete(digest);
+        await release([digest], holder).catch(() => {});
         throw error;
       }
     },
@@ -81,9 +87,11 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
     async releaseAll(holder: string): Promise<void> {
       const digests = (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])];
       holders.delete(holder);
-      for (const digest of digests) await shared?.release(digest, holder);
+      for (const digest of digests) await inTurn(digest, () => releaseShared(digest, holder));
       await drop(digests);
     },
+    /** Renews what the requests to this process hold, where other servers have to know. */
+    renew: async (): Promise<void> => shared?.renew([...(holders.get(here)?.keys() ?? [])]),
     /** Also asks `keeps` before a blob is deleted. */
     keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
     /** Deletes what was marked a while ago and is still not held. */
@@ -104,5 +112,19 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
       }
       return orphans;
     },
+  };
+}
+
+/** Runs what concerns one blob one after the other, as it was asked for. */
+function createTurns() {
+  const last = new Map<string, Promise<void>>();
+  return async (digest: string, work: () => Promise<void>): Promise<void> => {
+    const turn = (last.get(digest) ?? Promise.resolve()).then(work, work);
+    last.set(digest, turn);
+    try {
+      await turn;
+    } finally {
+      if (last.get(digest) === turn) last.delete(digest);
+    }
   };
 }

@@ -74,7 +74,7 @@ export function createJobs({
   const durations = createJobDurations(db);
   const queue = { events, maxQueued, leaseMs, concurrencyOf, now, monotonicMs };
   const unsettled = sharedHolds
-    ? createSharedJobs({ ...queue, database, renewed: sharedHolds.renew })
+    ? createSharedJobs({ ...queue, database, renewed: holds.renew })
     : createUnsettledJobs({ ...queue, database });
 
   /**

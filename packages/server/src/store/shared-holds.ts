@@ -14,8 +14,8 @@ export interface SharedHolds {
   isHeld(digest: string): Promise<boolean>;
   heldFor(holder: string): Promise<string[]>;
   mark(digest: string): Promise<void>;
-  /** Renews the holds of this server's requests. */
-  renew(): Promise<void>;
+  /** Renews the holds of this server's requests, which are of these blobs; one that ended while the server was paused is made again. */
+  renew(digests: readonly string[]): Promise<void>;
   /** Calls `remove` with each marked blob whose grace is over. */
   sweep(remove: (digest: string) => Promise<boolean>): Promise<void>;
 }
@@ -33,6 +33,11 @@ export interface SharedHoldsOptions {
 const holdMs = 120_000;
 const attemptHoldMs = 24 * 3_600_000;
 const renewEveryMs = 20_000;
+
+/** What was deleted meanwhile is found missing by the request itself. */
+function lostAlready(error: unknown): void {
+  if (!(error instanceof TomaatError && error.code === 'BUSY')) throw error;
+}
 
 export function createSharedHolds({
   database,
@@ -77,12 +82,15 @@ export function createSharedHolds({
       await sql`INSERT INTO blob_mark (digest, marked_ms) VALUES (${digest}, ${nowMs})
         ON CONFLICT (digest) DO NOTHING`.execute(db);
     },
-    async renew() {
+    async renew(digests) {
       if (monotonicMs() - renewedMs < renewEveryMs) return;
       renewedMs = monotonicMs();
-      await sql`UPDATE blob_hold SET until_ms = ${nowMs} + ${holdMs}::bigint WHERE holder = ${named('')}`.execute(
-        db,
-      );
+      const renewed = await sql<{
+        digest: string;
+      }>`UPDATE blob_hold SET until_ms = ${nowMs} + ${holdMs}::bigint
+        WHERE holder = ${named('')} RETURNING digest`.execute(db);
+      const known = new Set(renewed.rows.map(({ digest }) => digest));
+      for (const digest of digests) if (!known.has(digest)) await this.hold(digest, '').catch(lostAlready);
     },
     async sweep(remove) {
       const lapsed = await sql<{ digest: string }>`DELETE FROM blob_hold WHERE until_ms <= ${nowMs}

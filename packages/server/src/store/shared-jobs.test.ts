@@ -347,6 +347,17 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await first.jobs.heldFor('attempt 1 of x')).toEqual([]);
   });
 
+  it('keeps a hold that is made while another of the same blob is released', async () => {
+    const { digest } = await store('twice');
+    await first.jobs.hold(digest);
+    for (let round = 0; round < 30; round++) {
+      await Promise.all([first.jobs.release([digest]), first.jobs.hold(digest)]);
+      expect(await second.jobs.isHeld(digest)).toBe(true);
+    }
+    await first.jobs.release([digest]);
+    expect(await second.jobs.isHeld(digest)).toBe(false);
+  });
+
   it('fails jobs of services that no server has offered for an hour', async () => {
     await first.jobs.recover(['s', 'old']);
     const id = await add({ service: 'old' });
