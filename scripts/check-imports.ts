@@ -31,7 +31,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
   ['cli'],
   ['import'],
-  ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts', 'gateway'],
+  ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts', 'gateway', 'migrate'],
   ['server'],
   ['folder'],
   ['registry', 'faces'],

@@ -9,6 +9,7 @@ import { addGateway } from './cli/commands/gateway.ts';
 import { addImport } from './cli/commands/import.ts';
 import { addInit } from './cli/commands/init.ts';
 import { addKeys } from './cli/commands/keys.ts';
+import { addMigrate } from './cli/commands/migrate.ts';
 import { addCancel, addCompletion, addJobs, addLogin, addLogout, addShow } from './cli/commands/own.ts';
 import { addPredict } from './cli/commands/predict.ts';
 import { addRegistry } from './cli/commands/registry.ts';
@@ -70,6 +71,7 @@ const commands = [
   addAudit,
   addBackup,
   addRestore,
+  addMigrate,
   addErase,
   addKeys,
   addTrust,

@@ -37,7 +37,8 @@ export type AuditEvent =
   | 'erasure.begun'
   | 'erasure.done'
   | 'backup.made'
-  | 'backup.restored';
+  | 'backup.restored'
+  | 'data.moved';
 
 /** The fields of a line besides its event; nothing else is accepted. */
 export interface AuditFacts {

@@ -6,18 +6,18 @@ const isAddress = (text: string): boolean => /^postgres(?:ql)?:\/\//.test(text);
 
 /**
  * The address of the PostgreSQL database of these settings, from a file if they name one; undefined if the database is the one in the
- * data folder.
+ * data folder. `flag` is how it was given.
  * @throws TomaatError BAD_REQUEST if the file holds no address, or a password is on the command line, where other users see it.
  */
-export function databaseOf({ config, sources }: LoadedConfig): string | undefined {
+export function databaseOf({ config, sources }: LoadedConfig, flag = '--database'): string | undefined {
   const { database } = config;
   if (database === undefined) return undefined;
   const fault = (message: string, cause?: unknown) =>
-    new TomaatError('BAD_REQUEST', message, { field: 'database', cause });
+    new TomaatError('BAD_REQUEST', message, { field: flag.slice(2), cause });
   if (isAddress(database)) {
     if (sources.database === 'flag' && URL.parse(database)?.password)
       throw fault(
-        'The password in --database can be read by every user of this machine. Put the address into a file (--database FILE) or into TOMAAT_DATABASE.',
+        `The password in ${flag} can be read by every user of this machine. Put the address into a file (${flag} FILE)${flag === '--database' ? ' or into TOMAAT_DATABASE' : ''}.`,
       );
     return database;
   }
@@ -27,13 +27,13 @@ export function databaseOf({ config, sources }: LoadedConfig): string | undefine
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw fault(
-      `The file ${database} of --database cannot be read (${code}). Give a file that holds the address, or the address itself: postgres://USER@HOST/DATABASE.`,
+      `The file ${database} of ${flag} cannot be read (${code}). Give a file that holds the address, or the address itself: postgres://USER@HOST/DATABASE.`,
       error,
     );
   }
   if (!isAddress(text) || text.includes('\n'))
     throw fault(
-      `The file ${database} of --database does not hold an address such as postgres://USER:PASSWORD@HOST/DATABASE, and nothing else.`,
+      `The file ${database} of ${flag} does not hold an address such as postgres://USER:PASSWORD@HOST/DATABASE, and nothing else.`,
     );
   return text;
 }

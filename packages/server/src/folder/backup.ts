@@ -8,6 +8,7 @@ import { leaveForAudit, pendingFolder, pendingNames } from '../audit/pending.ts'
 import { thumbprintOf } from '../identity.ts';
 import { diskError, syncFolder } from '../store/disk.ts';
 import { gatewayFolder } from '../store/gateway-database.ts';
+import { requireNotMoved } from '../store/moved.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import { version } from '../version.ts';
 import {
@@ -55,10 +56,11 @@ const maxTries = 100;
  * Copies a data folder as it is at one moment, whether or not a server runs in it. The files of jobs are kept by hard links
  * before the databases are copied, so that files that the server deletes meanwhile remain; if a file is missing anyway,
  * its job is left out. The audit log is copied last, and has every line that a receipt in the copy refers to.
- * @throws TomaatError NOT_FOUND for a folder without databases, DISK_FULL, INTERNAL for a damaged database.
+ * @throws TomaatError NOT_FOUND for a folder without databases, CONFLICT if its data were moved, DISK_FULL, INTERNAL for a damaged database.
  */
 export async function stageBackup(dataFolder: string, options: StageOptions): Promise<Stage> {
   const { jobs, signal, onProgress } = options;
+  requireNotMoved(dataFolder);
   const present = databaseFiles.filter((name) => existsSync(join(dataFolder, name)));
   if (present.length === 0)
     throw new TomaatError(

@@ -26,7 +26,7 @@ import { openUploads, type Uploads } from '../store/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';
-import { checkDeployment } from './deployment.ts';
+import { checkDeployment, requireNotMovedAway } from './deployment.ts';
 import type { FilledOptions } from './options.ts';
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
@@ -61,6 +61,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const identity = await openIdentity(dataFolder);
   const database = opened.use(await openServerDatabase(dataFolder, options.database));
   const isShared = database.dialect === 'postgres';
+  if (isShared) await requireNotMovedAway(database.db as unknown as Kysely<DeploymentSchema>);
   const auditOptions = {
     identity,
     onFault: (error: unknown) => logger.error({ err: error }, 'the audit log cannot be written'),

@@ -59,3 +59,31 @@ export async function checkDeployment(
     if (row?.value !== value) throw new TomaatError('CONFLICT', fault);
   }
 }
+
+/** The name under which a database says that its data were moved to a data folder. */
+const movedName = 'moved';
+
+/** Says that the data were moved to a data folder: servers refuse the database from now on. */
+export async function markMovedAway(db: Kysely<DeploymentSchema>, dataFolder: string): Promise<void> {
+  const value = `${dataFolder} (${new Date().toISOString()})`;
+  await db
+    .insertInto('deployment')
+    .values({ name: movedName, value })
+    .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
+    .execute();
+}
+
+/** @throws TomaatError CONFLICT if the data of the database were moved to a data folder: two servers would have the same jobs */
+export async function requireNotMovedAway(db: Kysely<DeploymentSchema>): Promise<void> {
+  const row = await db
+    .selectFrom('deployment')
+    .select('value')
+    .where('name', '=', movedName)
+    .executeTakeFirst();
+  if (!row) return;
+  throw new TomaatError(
+    'CONFLICT',
+    `The data of the database were moved to the data folder ${row.value}. Start the server on that one, without --database. To use what was left in the database instead: DELETE FROM tomaat.deployment WHERE name = '${movedName}'.`,
+    { field: 'database' },
+  );
+}

@@ -17,6 +17,7 @@ import {
 import pg from 'pg';
 import { withAfterCommit } from './after-commit.ts';
 import type { Database, Migration } from './database.ts';
+import type { PostgresLocation } from './database-at.ts';
 import { openPostgresChannel } from './postgres-channel.ts';
 
 /** The oldest version that is tried. */
@@ -37,7 +38,7 @@ const longestLockMs = 20_000;
  *   the database does not exist or the server is too old; INTERNAL if the tables are of another program.
  */
 export async function openPostgres<Schema>(
-  { url, schema }: { readonly url: string; readonly schema: string },
+  { url, schema }: PostgresLocation,
   migrations: readonly Migration[],
 ): Promise<Database<Schema>> {
   const where = hiddenPassword(url);
@@ -74,10 +75,35 @@ export async function openPostgres<Schema>(
     // Vacuum is the operator's.
     async truncateWal() {},
     openChannel: (name, listener) =>
-      openPostgresChannel({ connectionString: url, application_name: 'tomaat' }, pool, name, listener),
+      openPostgresChannel({ connectionString: url, application_name: 'tomaat server' }, pool, name, listener),
     close: () => db.destroy(),
     [Symbol.asyncDispose]: () => db.destroy(),
   };
+}
+
+/** The number of rows of each table of a schema, without changing anything; empty if there is none. Throws as openPostgres() does. */
+export async function countPostgresRows({ url, schema }: PostgresLocation): Promise<Map<string, number>> {
+  const where = hiddenPassword(url);
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: connectMs });
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    const { rows: tables } = await client.query<{ name: string }>(
+      'SELECT table_name AS name FROM information_schema.tables WHERE table_schema = $1 ORDER BY 1',
+      [schema],
+    );
+    const counts = new Map<string, number>();
+    for (const { name } of tables) {
+      const table = `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(name)}`;
+      const { rows } = await client.query<{ rows: string }>(`SELECT count(*) AS rows FROM ${table}`);
+      counts.set(name, Number(rows[0].rows));
+    }
+    return counts;
+  } catch (error) {
+    throw cannotOpen(error, where);
+  } finally {
+    await client.end().catch(() => {});
+  }
 }
 
 /** Whole numbers are far below 2^53; a truth value is 0 or 1, as in SQLite. */

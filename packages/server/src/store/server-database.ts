@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type AuditSchema, auditMigrations } from './audit-schema.ts';
 import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
-import { openDatabaseAt } from './database-at.ts';
+import { openDatabaseAt, type PostgresLocation } from './database-at.ts';
 import { type DeploymentSchema, deploymentMigrations } from './deployment-schema.ts';
 import {
   geometryMigrations,
@@ -14,6 +14,7 @@ import {
   sharedQueueMigrations,
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
+import { requireNotMoved } from './moved.ts';
 import {
   begunLoginMigrations,
   type SessionSchema,
@@ -56,15 +57,19 @@ export const serverMigrations = [
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
+/** Where the tables of several servers are. */
+export const sharedLocation = (url: string): PostgresLocation => ({ url, schema: 'tomaat' });
+
 /**
  * Opens the database of a data folder, or the PostgreSQL database `shared` of several servers.
- * @throws TomaatError INTERNAL if the database was emptied although uploads or results exist. */
+ * @throws TomaatError INTERNAL if the database was emptied although uploads or results exist, CONFLICT if it was moved.
+ */
 export async function openServerDatabase(
   dataFolder: string,
   shared?: string,
 ): Promise<Database<ServerSchema>> {
-  if (shared !== undefined)
-    return openDatabaseAt<ServerSchema>({ url: shared, schema: 'tomaat' }, serverMigrations);
+  if (shared !== undefined) return openDatabaseAt<ServerSchema>(sharedLocation(shared), serverMigrations);
+  requireNotMoved(dataFolder);
   const file = serverDatabaseFile(dataFolder);
   if (sizeOf(file) === 0) {
     for (const folder of [join(dataFolder, 'blobs', 'sha256'), join(dataFolder, 'uploads')])

@@ -1,0 +1,120 @@
+import { existsSync } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import type { Kysely } from 'kysely';
+import { leaveForAudit } from '../audit/pending.ts';
+import { markMovedAway } from '../server/deployment.ts';
+import type { AuditSchema } from '../store/audit-schema.ts';
+import { openBlobs } from '../store/blobs.ts';
+import { type Database, lockDataFolder, openDatabase } from '../store/database.ts';
+import { syncFolder } from '../store/disk.ts';
+import { movedTo } from '../store/moved.ts';
+import { type ServerSchema, serverDatabaseFile, serverMigrations } from '../store/server-database.ts';
+import { continueAuditFiles } from './audit-lines.ts';
+import { copyBlobs, joinUploads, referencedBlobs } from './files.ts';
+import {
+  anyTables,
+  checkKeys,
+  type Migrated,
+  type MigrateOptions,
+  openPlace,
+  openUnused,
+  ownBlobs,
+} from './places.ts';
+import { copyTable, queuedAgain, type Row, requireCopied, tablesToCopy } from './rows.ts';
+import { removeMark } from './to-shared.ts';
+
+/** What is built before it takes its place in the data folder. */
+const stageName = 'migrate.part';
+
+/**
+ * Moves what is in a shared database and store of files to a data folder that has the keys of its servers, and no data of its own (or those
+ * that were moved away). The database takes its place in the folder last: if this is interrupted, it can be repeated. The shared
+ * database keeps what it had, and is marked, so that no server begins to work on it again by mistake.
+ *
+ * @throws TomaatError CONFLICT if servers use the database, or the folder is in use, has data of its own or other keys, and what opening the
+ *   database and the store throws
+ */
+export async function migrateToFolder(options: MigrateOptions): Promise<Migrated> {
+  const { dataFolder, database: url, signal, onProgress } = options;
+  requireKeys(dataFolder);
+  await using opened = new AsyncDisposableStack();
+  opened.use(lockDataFolder(dataFolder));
+  requireNoData(dataFolder);
+  const shared = opened.use(await openUnused(dataFolder, url));
+  await checkKeys(shared, options);
+  const place = options.blobs ?? ownBlobs(dataFolder);
+  const to = opened.use(await openBlobs(ownBlobs(dataFolder)));
+  const from = place === ownBlobs(dataFolder) ? to : opened.use(await openPlace(place, dataFolder));
+  const refs = await referencedBlobs(anyTables(shared));
+  const copied = await copyBlobs(from, to, refs, {
+    signal,
+    onFile: (done) => onProgress('files', done, refs.length),
+  });
+  const stage = join(dataFolder, stageName);
+  await rm(stage, { recursive: true, force: true });
+  await mkdir(stage, { mode: 0o700 });
+  const tables = await buildDatabase(shared, serverDatabaseFile(stage), options);
+  const uploads = await joinUploads(shared.db, from, join(stage, 'uploads'), signal);
+  const auditLines = await continueAuditFiles(shared.db as unknown as Kysely<AuditSchema>, dataFolder);
+  signal.throwIfAborted();
+  await markMovedAway(shared.db as never, dataFolder);
+  await publish(stage, dataFolder);
+  await leaveForAudit(dataFolder, 'data.moved', { outcome: 'data folder' });
+  return { tables, ...copied, uploads, auditLines };
+}
+
+export function requireKeys(dataFolder: string): void {
+  const missing = ['identity.key', 'pseudonym.key'].filter((name) => !existsSync(join(dataFolder, name)));
+  if (missing.length === 0) return;
+  throw new TomaatError(
+    'NOT_FOUND',
+    `${dataFolder} has no ${missing.join(' and no ')}. Copy identity.key, pseudonym.key and, if there is one, uid.key from the data folder of one of the servers first.`,
+    { field: 'data' },
+  );
+}
+
+export function requireNoData(dataFolder: string): void {
+  if (!existsSync(serverDatabaseFile(dataFolder)) || movedTo(dataFolder)) return;
+  throw new TomaatError(
+    'CONFLICT',
+    `${dataFolder} has data of its own. Give a folder that has the keys of the servers and no server.db.`,
+    { field: 'data' },
+  );
+}
+
+async function buildDatabase(
+  shared: Database<ServerSchema>,
+  file: string,
+  { signal, onProgress }: Pick<MigrateOptions, 'signal' | 'onProgress'>,
+): Promise<Record<string, number>> {
+  await using own = await openDatabase<ServerSchema>(file, serverMigrations);
+  const tables: Record<string, number> = {};
+  const alone = (row: Row): Row => ({ ...queuedAgain(row), arrival: 0 });
+  const copied = await tablesToCopy(anyTables(own));
+  for (const [done, table] of copied.entries()) {
+    onProgress('rows', done, copied.length);
+    signal.throwIfAborted();
+    const written = await copyTable(anyTables(shared), anyTables(own), table, {
+      // SQLite keeps the order in which they are inserted.
+      ...(table.name === 'job' && { orderBy: ['created_ms', 'arrival', 'id'], change: alone }),
+    });
+    await requireCopied(anyTables(own), table, written);
+    if (written.rows > 0) tables[table.name] = written.rows;
+  }
+  await own.truncateWal();
+  return tables;
+}
+
+/** The database last: with it the folder is whole. */
+async function publish(stage: string, dataFolder: string): Promise<void> {
+  const file = serverDatabaseFile(dataFolder);
+  await rm(join(dataFolder, 'uploads'), { recursive: true, force: true });
+  await rename(join(stage, 'uploads'), join(dataFolder, 'uploads'));
+  for (const beside of ['-wal', '-shm']) await rm(`${file}${beside}`, { force: true });
+  await rename(serverDatabaseFile(stage), file);
+  await syncFolder(dataFolder);
+  await removeMark(dataFolder);
+  await rm(stage, { recursive: true, force: true });
+}

@@ -1,0 +1,141 @@
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import { type Kysely, sql, type Transaction } from 'kysely';
+import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
+import { openBlobs } from '../store/blobs.ts';
+import { type Database, lockDataFolder } from '../store/database.ts';
+import { movedFile, requireNotMoved } from '../store/moved.ts';
+import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
+import { writeWhole } from '../store/whole-file.ts';
+import { fillAuditTable } from './audit-lines.ts';
+import { copyBlobs, referencedBlobs, type Split, splitUploads } from './files.ts';
+import {
+  anyTables,
+  checkKeys,
+  type Migrated,
+  type MigrateOptions,
+  openPlace,
+  openUnused,
+  ownBlobs,
+  withoutPassword,
+} from './places.ts';
+import {
+  type AnyTables,
+  continueNumbers,
+  copyTable,
+  queuedAgain,
+  type Row,
+  requireCopied,
+  tablesOf,
+  tablesToCopy,
+  usedTables,
+} from './rows.ts';
+
+/**
+ * Moves what is in a data folder to an empty shared database and store of files: files first, then all rows and the audit log in one
+ * transaction, each table compared with what was written. If it is interrupted, the database is still empty, and it can be repeated. The
+ * folder keeps what it had, and is marked, so that no server begins to work on it again by mistake.
+ *
+ * @throws TomaatError NOT_FOUND without a server's data, CONFLICT if the folder or the database is in use, was moved or is not empty,
+ *   BAD_SIGNATURE if the audit log is broken, and what opening the database and the store throws
+ */
+export async function migrateToShared(options: MigrateOptions): Promise<Migrated> {
+  const { dataFolder, database: url, signal, onProgress } = options;
+  requireServerData(dataFolder);
+  await using opened = new AsyncDisposableStack();
+  opened.use(lockDataFolder(dataFolder));
+  requireNotMoved(dataFolder);
+  const own = opened.use(await openServerDatabase(dataFolder));
+  await hideOwners(own.db as unknown as Kysely<unknown>, await openPseudonyms(dataFolder));
+  const shared = opened.use(await openUnused(dataFolder, url));
+  await requireEmpty(anyTables(own), anyTables(shared), url);
+  const from = opened.use(await openBlobs(ownBlobs(dataFolder)));
+  const place = options.blobs ?? ownBlobs(dataFolder);
+  const to = place === ownBlobs(dataFolder) ? from : opened.use(await openPlace(place, dataFolder));
+  const refs = await referencedBlobs(anyTables(own));
+  const copied = await copyBlobs(from, to, refs, {
+    signal,
+    onFile: (done) => onProgress('files', done, refs.length),
+  });
+  const uploads = await splitUploads(own.db, join(dataFolder, 'uploads'), to, signal);
+  const tables: Record<string, number> = {};
+  const auditLines = await shared.transaction(async (trx) => {
+    // A server that starts meanwhile waits for its first line of the log until this has ended.
+    await sql`SELECT 1 FROM audit_head FOR UPDATE`.execute(trx);
+    await requireEmpty(anyTables(own), asTables(trx), url);
+    await copyRows(own, asTables(trx), { tables, signal, onProgress });
+    await writeUploads(trx, uploads);
+    const lines = await fillAuditTable(trx as never, dataFolder);
+    await continueNumbers(asTables(trx));
+    return lines;
+  });
+  await checkKeys(shared, { dataFolder, blobs: place });
+  const moved = { to: withoutPassword(url), time: new Date().toISOString() };
+  await writeWhole(join(dataFolder, movedFile), `${JSON.stringify(moved, null, 1)}\n`);
+  return { tables, ...copied, uploads: uploads.length, auditLines };
+}
+
+/** What is left in a folder after its data were moved, and may be deleted once the servers work: it has volumes and keys' labels. */
+export const leftBehind = (dataFolder: string, blobs?: string): string[] =>
+  [
+    serverDatabaseFile(dataFolder),
+    join(dataFolder, 'uploads'),
+    ...(blobs === undefined ? [] : [join(ownBlobs(dataFolder), 'sha256')]),
+  ].filter((path) => existsSync(path));
+
+/** Removes the mark of a folder whose data are its own again. */
+export const removeMark = (dataFolder: string): Promise<void> =>
+  rm(join(dataFolder, movedFile), { force: true });
+
+export function requireServerData(dataFolder: string): void {
+  if (existsSync(serverDatabaseFile(dataFolder))) return;
+  throw new TomaatError('NOT_FOUND', `There is no data of a server in ${dataFolder}. Check --data.`, {
+    field: 'data',
+  });
+}
+
+const asTables = (trx: Transaction<ServerSchema>) => trx as unknown as Kysely<AnyTables>;
+
+async function requireEmpty(own: Kysely<AnyTables>, shared: Kysely<AnyTables>, url: string): Promise<void> {
+  const used = await usedTables(shared, await tablesOf(own));
+  if (used.length === 0) return;
+  throw new TomaatError(
+    'CONFLICT',
+    `${withoutPassword(url)} already has data of TOMAAT (${used.join(', ')}). Give an empty database; to delete what is in this one: DROP SCHEMA tomaat CASCADE.`,
+    { field: 'database' },
+  );
+}
+
+async function copyRows(
+  own: Database<ServerSchema>,
+  to: Kysely<AnyTables>,
+  {
+    tables,
+    signal,
+    onProgress,
+  }: Pick<MigrateOptions, 'signal' | 'onProgress'> & { tables: Record<string, number> },
+): Promise<void> {
+  const from = anyTables(own);
+  let arrival = 0;
+  /** Arrival decides between jobs of one millisecond. */
+  const arrived = (row: Row): Row => ({ ...queuedAgain(row), arrival: ++arrival });
+  const copied = await tablesToCopy(from);
+  for (const [done, table] of copied.entries()) {
+    onProgress('rows', done, copied.length);
+    signal.throwIfAborted();
+    const written = await copyTable(from, to, table, {
+      ...(table.name === 'job' && { orderBy: ['created_ms', 'rowid'], change: arrived }),
+    });
+    await requireCopied(to, table, written);
+    if (written.rows > 0) tables[table.name] = written.rows;
+  }
+}
+
+async function writeUploads(trx: Transaction<ServerSchema>, uploads: readonly Split[]): Promise<void> {
+  for (const { upload, offsetBytes, parts } of uploads) {
+    await trx.updateTable('upload').set({ offset_bytes: offsetBytes }).where('id', '=', upload).execute();
+    for (const part of parts) await trx.insertInto('upload_part').values(part).execute();
+  }
+}
