@@ -38,6 +38,7 @@ import type { KeySchema } from './store/key-schema.ts';
 import { type Certificate, namesOfMachine } from './tls.ts';
 import { version } from './version.ts';
 import { localSource } from './worker/local-source.ts';
+import { measureApps } from './worker/measure-apps.ts';
 import { createMemoryPolicy } from './worker/memory-limit.ts';
 import { startSupervisor } from './worker/supervisor.ts';
 
@@ -59,6 +60,8 @@ export interface RunningServer extends ServerAddresses {
   announcements(): AnnouncedService[];
   /** Signs announcements with the key of the data folder. */
   readonly signer: AnnouncementSigner;
+  /** Measures in spare time what is not known yet of the networks; see worker/measure-apps.ts. Resolves when that is done, or the server stops. */
+  measureNetworks(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -247,6 +250,13 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     },
     certificates,
     signer,
+    measureNetworks: () =>
+      measureApps(apps, {
+        memory: context.memory,
+        devices: options.devices,
+        spare: supervisor.spare,
+        logger,
+      }),
     services: apps.map(({ manifest }) => manifest.id),
     audit: recorder,
     reopenFiles: audit.reopen,

@@ -67,6 +67,7 @@ async function surroundingsOf(
       logger,
       rewrite: config.rewrite,
       data: config.data,
+      measures: false,
     }),
     slots: slotsOf(config.device, config.workers),
   };
@@ -214,6 +215,7 @@ export async function serve(
     ? await makeFirstAdminKey(loaded.config.data, ['server'], { shared: about.database })
     : undefined;
   await printAddresses(loaded, { server, adminKey, database: about.database, json: options.json });
+  void server.measureNetworks();
   await untilInterrupted(interrupt.signal);
   return 0;
 }
@@ -287,6 +289,7 @@ export async function up(
       signal: interrupt.signal,
     });
   }
+  void server.measureNetworks();
   await untilInterrupted(interrupt.signal);
   return 0;
 }

@@ -9,6 +9,7 @@ import { deviceFault, engineOf } from '../config.ts';
 import { isCard, slotsOf } from '../runtimes/devices.ts';
 import { settings } from '../settings.ts';
 import { lockDataFolder } from '../store/database.ts';
+import { measureApps } from '../worker/measure-apps.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
 import { openDevices } from '../worker/open-devices.ts';
 import { remoteSource } from '../worker/remote-source.ts';
@@ -73,7 +74,12 @@ export async function worker(
   const asked = devicesOf(flags.device);
   const unfit = deviceFault(asked, flags.workers);
   if (unfit) throw new TomaatError('BAD_REQUEST', unfit, { field: 'workers' });
-  const devices = await openDevices(asked, { signal: interrupt.signal, logger, ...engineOf(flags) });
+  const devices = await openDevices(asked, {
+    signal: interrupt.signal,
+    logger,
+    ...engineOf(flags),
+    measures: false,
+  });
   const slots = slotsOf(asked, flags.workers ?? settings.workers.default);
   const workFolder = await openWorkFolder(opened);
   const host = hostname()
@@ -135,6 +141,7 @@ export async function worker(
     logger,
   });
   opened.use(supervisor);
+  void measureApps(apps, { memory, devices, spare: supervisor.spare, logger });
   const isIdle = await untilIdle(supervisor, interrupt.signal);
   if (isIdle) logger.info(`there was nothing to do for ${idleExit} s; the worker ends`);
   else await supervisor.drain(flags.drainSeconds * 1000);

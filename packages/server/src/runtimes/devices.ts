@@ -14,8 +14,10 @@ export interface ComputeDevice {
   readonly environment: Readonly<Record<string, string>>;
   /** `false` if the operator wants networks computed as their files have them. */
   readonly rewrite?: false;
-  /** Folder where trials of faster forms are kept; see trials.ts. */
+  /** Folder where what is measured of networks is kept; see measured.ts. */
   readonly trialsFolder?: string;
+  /** `false`: what is not known of a network is not measured when it is opened, but later; see worker/measure-apps.ts. */
+  readonly measures?: false;
 }
 
 export const processor: ComputeDevice = { device: 'cpu', title: 'cpu', environment: {} };

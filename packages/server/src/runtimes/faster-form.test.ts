@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,9 +10,9 @@ import { unetNetwork } from '../../test/onnx-fixture.ts';
 import { differenceOf } from './canary.ts';
 import { processor } from './devices.ts';
 import { openFaster, withLighter } from './faster-form.ts';
+import { openRecord } from './measured.ts';
 import { type OnnxSession, openOnnxSession } from './onnx.ts';
 import type { OnnxOptions } from './onnx-options.ts';
-import { trialRecord } from './trials.ts';
 
 // Where trials are kept is part of what is tried here.
 delete process.env.TOMAAT_TRIALS;
@@ -48,8 +49,14 @@ async function withSession<T>(
 /** Options with a trial of the network that was kept before. */
 async function kept(file: string, plainMs: number, timedMs: number, bytesPerVoxel = 0): Promise<OnnxOptions> {
   const trialsFolder = await mkdtemp(join(folder, 'trials-'));
-  const place = { folder: trialsFolder, model: await readFile(file), engine: env.versions.node!, threads: 1 };
-  await trialRecord(place).keep({ plainMs, timedMs, bytesPerVoxel });
+  const digest = createHash('sha256')
+    .update(await readFile(file))
+    .digest('hex');
+  await openRecord({ folder: trialsFolder, digest, engine: env.versions.node, threads: 1 }).keep({
+    plainMs,
+    timedMs,
+    bytesPerVoxel,
+  });
   return { device: { ...processor, trialsFolder } };
 }
 
@@ -113,7 +120,7 @@ describe('openOnnxSession() with rewrites that are timed', () => {
     });
     const [file, ...others] = await readdir(trialsFolder);
     expect(others).toEqual([]);
-    const { plainMs, timedMs } = JSON.parse(await readFile(join(trialsFolder, file), 'utf8'));
+    const { plainMs, timedMs } = JSON.parse(await readFile(join(trialsFolder, file), 'utf8')).form;
     expect(applied).toEqual(timedMs <= 0.95 * plainMs ? full : plain);
     expect(lines).toEqual([
       `winograd: ${(timedMs / plainMs).toFixed(2)} of the time without it, in a trial on this machine`,

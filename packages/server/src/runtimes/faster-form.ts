@@ -26,7 +26,7 @@ export interface FormTrial {
   readonly bytesPerVoxel: number;
 }
 
-/** Where the trial of a network is kept; see trials.ts. */
+/** Where the trial of a network is kept; see measured.ts. */
 export interface TrialRecord {
   /** Undefined if there is none that holds for this machine. */
   recall(): Promise<FormTrial | undefined>;
@@ -45,6 +45,8 @@ export interface FasterOptions {
   /** Dimensions of the first run of the session, if there is to be one. */
   readonly warmDims?: readonly number[];
   readonly record?: TrialRecord;
+  /** Whether a trial is made if none is kept; true if missing. Without one the timed rewrites are not used. */
+  readonly makesTrial?: boolean;
   /** What this process may still take; the timed rewrites are then used up to a half of it. */
   readonly freeMemory?: () => FreeMemory | undefined;
   /** Is told of a trial. */
@@ -177,11 +179,12 @@ function attemptWith<S extends FormSession>(
 async function trialOf<S extends FormSession>(
   model: Uint8Array,
   rewritten: Form,
-  { tries, dims, record, log }: FasterOptions & { readonly dims: readonly number[] },
+  { tries, dims, record, makesTrial = true, log }: FasterOptions & { readonly dims: readonly number[] },
   attempt: Attempt<S>,
 ): Promise<{ trial?: FormTrial; session?: S }> {
   const kept = await record?.recall();
   if (kept) return { trial: kept };
+  if (!makesTrial) return {};
   let used = tries.findLast((each) => voxelsOf(each) <= trialVoxelsMax) ?? dims;
   const time = async (form: Form) => {
     const before = process.memoryUsage.rss();

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, readFile, realpath, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
@@ -23,13 +24,13 @@ import { appFile } from '../apps.ts';
 import { outOfCardMemory } from './card-memory.ts';
 import { isCard, processor, providersOf } from './devices.ts';
 import { type GraphChoice, openFaster, withLighter } from './faster-form.ts';
+import { recordOf } from './measured.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import { withLanes } from './onnx-lanes.ts';
 import type { OnnxOptions } from './onnx-options.ts';
 import { rewriteGraph } from './rewrite-graph.ts';
 import { rewrites as table } from './rewrites/table.ts';
 import type { Runtime } from './runtime.ts';
-import { trialRecord } from './trials.ts';
 
 export interface OnnxSession extends NetworkSession {
   readonly inputDims: readonly (number | null)[];
@@ -140,19 +141,12 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     let fits: ((dims: readonly number[]) => boolean) | undefined;
     if (kept === undefined) {
       const { freeMemory, log, device } = options;
-      const threads = options.threads ?? availableParallelism();
-      // One folder for all processes of a machine, wherever their data are.
-      const folder = process.env.TOMAAT_TRIALS ?? device?.trialsFolder;
-      const place = folder !== undefined && {
-        folder,
-        model: bytes,
-        engine: ort.env.versions.node ?? ort.env.versions.common,
-        threads,
-      };
+      const digest = createHash('sha256').update(bytes).digest('hex');
       const about = {
         tries: canaryDims(inputDims, window, options.components ?? 1),
         warmDims,
-        record: place ? trialRecord(place) : undefined,
+        record: recordOf(digest, device, options.threads),
+        makesTrial: device?.measures !== false,
         freeMemory,
         log,
       };

@@ -1,4 +1,5 @@
 import { type Serializable, spawn } from 'node:child_process';
+import { constants, setPriority } from 'node:os';
 import { limitedNode } from './limited-node.ts';
 
 /** What a child that answers once has said; if it died instead, how. */
@@ -16,12 +17,15 @@ export async function askChild<T>(
     dataMb,
     message,
     environment,
+    isUrgent = true,
     signal,
   }: {
     dataMb?: number;
     message?: Serializable;
     /** Variables in addition to those of this process. */
     environment?: Readonly<Record<string, string>>;
+    /** Otherwise the process takes what others leave of the processor. */
+    isUrgent?: boolean;
     signal: AbortSignal;
   },
 ): Promise<ChildAnswer<T>> {
@@ -32,6 +36,7 @@ export async function askChild<T>(
     serialization: 'json',
     env: { ...process.env, ...environment },
   });
+  if (!isUrgent) giveWay(child.pid);
   const stop = () => child.kill('SIGKILL');
   signal.addEventListener('abort', stop, { once: true });
   if (message !== undefined) child.send(message, () => {}); // A failed send is followed by the end.
@@ -52,5 +57,13 @@ export async function askChild<T>(
     return answers ?? { died, lastWords: printed.trim().split('\n').at(-1) || 'it printed nothing' };
   } finally {
     signal.removeEventListener('abort', stop);
+  }
+}
+
+function giveWay(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_LOW);
+  } catch {
+    // It has ended already, or the system does not allow it.
   }
 }

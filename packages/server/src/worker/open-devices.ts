@@ -28,8 +28,10 @@ export interface OpenDevicesOptions {
   signal: AbortSignal;
   /** Whether networks may be computed in faster forms; true if missing. */
   rewrite?: boolean;
-  /** The data folder, where trials of faster forms are kept; each process makes its own if missing. */
+  /** The data folder, where what is measured of networks is kept; each process measures for itself if missing. */
   data?: string;
+  /** `false`: what is not known of networks is measured in spare time. */
+  measures?: false;
   environment?: NodeJS.ProcessEnv;
   /** The NVIDIA cards of this machine; by nvidia-smi if missing. */
   cards?: () => Promise<readonly GraphicsCard[] | undefined>;
@@ -42,11 +44,19 @@ export interface OpenDevicesOptions {
  */
 export async function openDevices(
   devices: readonly Device[],
-  { signal, rewrite = true, data, environment = process.env, cards = listCards, logger }: OpenDevicesOptions,
+  {
+    signal,
+    rewrite = true,
+    data,
+    measures,
+    environment = process.env,
+    cards = listCards,
+    logger,
+  }: OpenDevicesOptions,
 ): Promise<ComputeDevice[]> {
   if (devices.every((device) => device === 'cpu')) {
     const trialsFolder = data === undefined ? undefined : join(data, 'trials');
-    return [{ ...processor, ...(rewrite ? {} : { rewrite }), trialsFolder }];
+    return [{ ...processor, ...(rewrite ? {} : { rewrite }), trialsFolder, measures }];
   }
   const listed = devices.some((device) => kindOf(device) === 'cuda') ? await cards() : undefined;
   const opened: ComputeDevice[] = [];

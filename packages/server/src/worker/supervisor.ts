@@ -8,6 +8,7 @@ import { createIdleWatch } from './idle-watch.ts';
 import type { JobSource } from './job-source.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import { createJobRunner } from './run-job.ts';
+import { createSpareTime, type SpareTime } from './spare-time.ts';
 import { watchStopRequest } from './stop-request.ts';
 
 export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'maxIdleMb' | 'modelServers'> {
@@ -40,6 +41,8 @@ export interface Supervisor extends AsyncDisposable {
    */
   readonly idle: Promise<void>;
   readonly children: number;
+  /** While it computes nothing. */
+  readonly spare: Pick<SpareTime, 'run'>;
 }
 
 /** Jobs of a slot whose outputs are being taken over while the next one is computed. */
@@ -71,6 +74,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     isCard(first) && options.slots > 0
       ? [first, ...others]
       : Array.from({ length: options.slots }, () => first);
+  const spare = createSpareTime(stopping.signal);
   const idleWatch = createIdleWatch(slotDevices.length, options.idleExitMs ?? Number.POSITIVE_INFINITY);
 
   /** Resolves with true when this slot ends because there was no job. */
@@ -87,7 +91,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
           isIdle = await idleWatch.mayEnd(stopping.signal);
           continue;
         }
-        const letGo = idleWatch.hold();
+        const holds = [idleWatch.hold(), spare.hold()];
+        const letGo = () => holds.forEach((end) => void end());
         if (stopping.signal.aborted) {
           await source.handBack(job).finally(letGo);
           continue;
@@ -155,6 +160,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     drain,
     close,
     idle,
+    spare,
     get children() {
       return pool.size;
     },

@@ -33,11 +33,18 @@ export async function verifyApp(
   app: App,
   memory: MemoryPolicy,
   signal: AbortSignal,
-  { permitted, device = processor }: { permitted?: ModelServers; device?: ComputeDevice } = {},
+  {
+    permitted,
+    device = processor,
+    isUrgent,
+  }: { permitted?: ModelServers; device?: ComputeDevice; isUrgent?: boolean } = {},
 ): Promise<ModelReport[]> {
   const onCard = isCard(device) && hasOwnNetworks(app.manifest);
-  const said = await askChild<ModelReport[]>(childFile, [app.folder, JSON.stringify(device)], {
-    dataMb: onCard ? undefined : memory(app)?.dataMb,
+  const limit = onCard ? undefined : memory(app);
+  const args = [app.folder, JSON.stringify(device), JSON.stringify(limit ?? null)];
+  const said = await askChild<ModelReport[]>(childFile, args, {
+    dataMb: limit?.dataMb,
+    isUrgent,
     environment: device.environment,
     message: modelServersFor(app, permitted) as Serializable | undefined,
     signal,

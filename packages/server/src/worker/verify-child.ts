@@ -12,17 +12,20 @@ import { type App, openApp } from '../apps.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { findProgram } from '../runtimes/command.ts';
 import { type ComputeDevice, isCard, processor } from '../runtimes/devices.ts';
+import { recordOf } from '../runtimes/measured.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { behaveAsChild } from './behave-as-child.ts';
+import { freeMemory } from './free-memory.ts';
 import { measureRunBytes } from './measure-run.ts';
+import type { MemoryLimit } from './memory-limit.ts';
 import { isOutOfMemory } from './out-of-memory.ts';
 import type { ModelReport } from './verify-app.ts';
 
 /* Loads every model of an app, tries each network on zeros, reports the results to its parent, and ends. */
 
-/** What was tried without a fault on the processor, and with which dimensions. */
-const trials = new Map<ModelSpec, { session: NetworkSession; dims?: readonly number[] }>();
+/** The networks that were tried without a fault on the processor, and with which dimensions. */
+const sound = new Map<ModelSpec, { session: NetworkSession; dims?: readonly number[] }>();
 
 behaveAsChild();
 process.on('disconnect', () => process.exit(1));
@@ -50,8 +53,7 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
     const faster = rewrites.length > 0 ? [`computed in faster forms: ${rewrites.join(', ')}`] : [];
     const summary = [report.summary, ...faster, ...notes].join('; ');
     const faults = report.faults.filter((fault) => fault !== away);
-    if (faults.length === 0 && !isCard(device))
-      trials.set(spec, { session: model.session, dims: tried.dims });
+    if (faults.length === 0 && !isCard(device)) sound.set(spec, { session: model.session, dims: tried.dims });
     if (faults.length > 0 || spec.runtime !== 'onnx' || !isCard(device) || !tried.dims)
       return { name, ...report, summary, faults, away };
     const { fault, differ, voxels } = await compareWithProcessor(app, spec, model.session, tried.dims);
@@ -117,12 +119,35 @@ function nameOfModel(spec: ModelSpec): string {
   return spec.runtime === 'oip' ? `${spec.model} at ${spec.url}` : spec.file;
 }
 
+/** What a run takes, as it is known, or measured now. */
+async function runBytesOf(
+  spec: ModelSpec,
+  session: NetworkSession,
+  dims: readonly number[],
+): Promise<number | undefined> {
+  if (!isNetworkSpec(spec) || spec.runtime !== 'onnx') return undefined;
+  const record = recordOf(spec.sha256, device);
+  const { rewrites = [] } = session;
+  const known = await record?.measured();
+  // Another form takes something else.
+  if (known?.run?.rewrites.join() === rewrites.join()) return known.run.bytesPerVoxel;
+  if (device.measures === false || (known?.isWhole && !known.run)) return undefined;
+  const bytesPerVoxel = await measureRunBytes(spec, session, dims);
+  await record?.add({
+    ...(bytesPerVoxel !== undefined && { run: { rewrites, bytesPerVoxel } }),
+    isWhole: true,
+  });
+  return bytesPerVoxel;
+}
+
 const app = await openApp(process.argv[2]);
 const device: ComputeDevice = JSON.parse(process.argv[3] ?? 'null') ?? processor;
+const memoryLimit = (JSON.parse(process.argv[4] ?? 'null') ?? undefined) as MemoryLimit | undefined;
 const noJob = {
   folder: '',
   closing: new AbortController().signal,
   device,
+  freeMemory: () => freeMemory(memoryLimit),
   onSpawn: () => {},
   onExit: () => {},
 };
@@ -135,11 +160,11 @@ const reports: ModelReport[] = [];
 for (const spec of app.manifest.model) reports.push(await verifyModel(app, spec));
 const send = () => new Promise<void>((resolve) => process.send?.(reports, () => resolve()));
 // Measuring may need more memory than there is: what was found before must not be lost with the process.
-if (trials.size > 0) await send();
-for (const [spec, { session, dims }] of trials) {
-  const at = app.manifest.model.indexOf(spec);
-  const runBytes = dims && (await measureRunBytes(spec, session, dims));
+if (sound.size > 0 && device.measures !== false) await send();
+for (const [spec, { session, dims }] of sound) {
+  const runBytes = dims && (await runBytesOf(spec, session, dims));
   if (runBytes === undefined) continue;
+  const at = app.manifest.model.indexOf(spec);
   const { summary } = reports[at];
   reports[at] = { ...reports[at], runBytes, summary: `${summary}; a run takes ${runBytes} bytes per voxel` };
 }
