@@ -1,12 +1,5 @@
 import { type Database, type Migration, openDatabase } from './database.ts';
-
-/** A PostgreSQL database that several servers share. */
-export interface PostgresLocation {
-  /** `postgres://user:password@host:port/database?sslmode=…` */
-  readonly url: string;
-  /** Where its tables are; it is created if it does not exist. */
-  readonly schema: string;
-}
+import type { PostgresLocation } from './postgres.ts';
 
 /** The path of an SQLite file, or a PostgreSQL database. */
 export type DatabaseLocation = string | PostgresLocation;

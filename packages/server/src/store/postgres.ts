@@ -17,8 +17,15 @@ import {
 import pg from 'pg';
 import { withAfterCommit } from './after-commit.ts';
 import type { Database, Migration } from './database.ts';
-import type { PostgresLocation } from './database-at.ts';
 import { openPostgresChannel } from './postgres-channel.ts';
+
+/** A PostgreSQL database that several servers share. */
+export interface PostgresLocation {
+  /** `postgres://user:password@host:port/database?sslmode=…` */
+  readonly url: string;
+  /** Where its tables are; it is created if it does not exist. */
+  readonly schema: string;
+}
 
 /** The oldest version that is tried. */
 const oldestVersion = 130_000;

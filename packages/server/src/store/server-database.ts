@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type AuditSchema, auditMigrations } from './audit-schema.ts';
 import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
-import { openDatabaseAt, type PostgresLocation } from './database-at.ts';
+import { openDatabaseAt } from './database-at.ts';
 import { type DeploymentSchema, deploymentMigrations } from './deployment-schema.ts';
 import {
   geometryMigrations,
@@ -15,6 +15,7 @@ import {
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
 import { requireNotMoved } from './moved.ts';
+import type { PostgresLocation } from './postgres.ts';
 import {
   begunLoginMigrations,
   type SessionSchema,
