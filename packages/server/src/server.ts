@@ -34,6 +34,7 @@ import { openServerData } from './server/data.ts';
 import { openListeners, type ServerAddresses } from './server/listeners.ts';
 import { type FilledOptions, type ServerOptions, withDefaults } from './server/options.ts';
 import { startUpkeep } from './server/upkeep.ts';
+import type { DeploymentSchema } from './store/deployment-schema.ts';
 import type { KeySchema } from './store/key-schema.ts';
 import { type Certificate, namesOfMachine } from './tls.ts';
 import { version } from './version.ts';
@@ -220,6 +221,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     dataFolder,
     identity,
     certificate: () => certificates.current.fingerprint,
+    shared: isShared ? (database.db as unknown as Kysely<DeploymentSchema>) : undefined,
   });
   const stack = opened.move();
   let closed: Promise<void> | undefined;

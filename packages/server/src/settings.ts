@@ -55,7 +55,8 @@ export const settings = {
   },
   maxCacheBytes: {
     value: '<number>',
-    about: 'bytes of files of a bucket that are kept on this machine, too; the least recently used leave first',
+    about:
+      'bytes of files of a bucket that are kept on this machine, too; the least recently used leave first',
     default: 20 * 1024 ** 3,
     defaultText: '20 GiB',
   },

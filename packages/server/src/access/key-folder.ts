@@ -25,7 +25,10 @@ import {
  */
 
 const openers = {
-  registry: { file: 'registry.db', open: openRegistryDatabase },
+  registry: {
+    file: 'registry.db',
+    open: (file: string, shared?: string) => openRegistryDatabase(dirname(file), shared),
+  },
   server: {
     file: 'server.db',
     open: (file: string, shared?: string) => openServerDatabase(dirname(file), shared),
@@ -34,7 +37,7 @@ const openers = {
 } as const;
 export type KeyPlace = keyof typeof openers;
 
-/** `shared`: the address of the PostgreSQL database that takes the place of `server.db`. */
+/** `shared`: the address of the PostgreSQL database that takes the place of `server.db` and `registry.db`. */
 export interface SharedPlace {
   readonly shared?: string;
 }
@@ -44,7 +47,7 @@ const allPlaces = Object.keys(openers) as KeyPlace[];
 export const keyPlaces = ['registry', 'server'] as const satisfies readonly KeyPlace[];
 
 const exists = (folder: string, place: KeyPlace, shared?: string) =>
-  (place === 'server' && shared !== undefined) || existsSync(join(folder, openers[place].file));
+  (place !== 'gateway' && shared !== undefined) || existsSync(join(folder, openers[place].file));
 
 /** Where a new key of a data folder belongs. */
 export const placesFor = (folder: string): readonly KeyPlace[] =>

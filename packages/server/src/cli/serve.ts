@@ -249,6 +249,7 @@ export async function up(
     port: config.registryPort,
     strictPort: sources.registryPort !== 'default',
     dataFolder: config.data,
+    database: about.database,
     logger,
     certificates: server.certificates,
     allowNet: config.allowNet,

@@ -216,7 +216,7 @@ async function syncedSha256(file: string): Promise<string> {
 
 const openers = {
   'server.db': openServerDatabase,
-  'registry.db': (folder: string) => openRegistryDatabase(join(folder, 'registry.db')),
+  'registry.db': (folder: string) => openRegistryDatabase(folder),
   'gateway.db': openGatewayDatabase,
 } as const satisfies Record<
   (typeof databaseFiles)[number],

@@ -1,8 +1,9 @@
 import { announcedParitySchema, type Entry, type SignedAnnouncement, toSlug } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { type Kysely, type Selectable, sql } from 'kysely';
+import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
 import { type ApiKey, randomName } from '../access/keys.ts';
-import { type EntryTable, openRegistryDatabase, type RegistrySchema } from '../store/registry-database.ts';
+import type { Database } from '../store/database.ts';
+import type { EntryTable, RegistrySchema } from '../store/registry-database.ts';
 
 /**
  * What the registry knows: one entry for each pair of API key and prediction address. An entry is live as long as its
@@ -17,6 +18,8 @@ export const v1LifeMs = 3_600_000;
 export const keptMs = 86_400_000;
 const maxEntriesPerKey = 1000;
 const maxEntries = 20_000;
+/** Of the lock of PostgreSQL under which registries change entries; any fixed number. */
+const changeLock = 7_466_020;
 
 /** The API key of the entries. */
 type KeyId = Pick<ApiKey, 'id'>;
@@ -77,18 +80,34 @@ export interface Entries extends AsyncDisposable {
   count(): Promise<{ face: 'api' | 'v1'; live: boolean; entries: number }[]>;
   /** Drops entries that expired more than a day ago; returns the number of dropped entries. */
   sweep(): Promise<number>;
-  /** Empties the database's log; BUSY while another program reads. */
-  truncateWal(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Opens (or creates) the registry's database. `now` is the clock, in ms since 1970. */
-export async function openEntries(file: string, now: () => number = Date.now): Promise<Entries> {
-  const database = await openRegistryDatabase(file);
-  const { db } = database;
+/** The entries of a registry’s database, which is closed with them. `now` is the clock, in ms since 1970. */
+export async function openEntries(
+  database: Database<RegistrySchema>,
+  now: () => number = Date.now,
+): Promise<Entries> {
+  const { db, dialect } = database;
   // A commit survives the process, not a power failure: what is lost is announced again within 30 s, and an fsync for
   // every renewal would cost 4 ms of a thread that also relays. Keys made by 'tomaat keys' are synced there.
-  await sql`PRAGMA synchronous = NORMAL`.execute(db);
+  if (dialect === 'sqlite') await sql`PRAGMA synchronous = NORMAL`.execute(db);
+
+  /** One change at a time, also of several registries: each reads what the one before it wrote. */
+  const change = <T>(work: (trx: Transaction<RegistrySchema>) => Promise<T>): Promise<T> =>
+    database.transaction(async (trx) => {
+      if (dialect === 'postgres') {
+        await sql`SET LOCAL synchronous_commit = off`.execute(trx);
+        await sql`SELECT pg_advisory_xact_lock(${sql.lit(changeLock)})`.execute(trx);
+      }
+      return work(trx);
+    });
+  /** Text is compared by its bytes. */
+  const byName = dialect === 'postgres' ? sql`name COLLATE "C"` : sql`name`;
+  const contains = (word: string) =>
+    dialect === 'postgres'
+      ? sql<boolean>`strpos(words, ${word}) > 0`
+      : sql<boolean>`instr(words, ${word}) > 0`;
 
   /** Whether the row's key is still valid. */
   const validKey = (at: number) =>
@@ -149,7 +168,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
     db,
 
     announce: (key, announcement, signed) =>
-      database.transaction(async (trx) => {
+      change(async (trx) => {
         const at = now();
         const { id } = announcement;
         let byId: (Row & { keyValid?: unknown }) | undefined = await trx
@@ -187,7 +206,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
       }),
 
     announceV1: (key, announcement) =>
-      database.transaction(async (trx) => {
+      change(async (trx) => {
         const at = now();
         const existing =
           (await ownPair(trx, key, announcement.prediction_url)) ?? (await movedFrom(trx, key, announcement));
@@ -212,7 +231,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
       }),
 
     withdraw: (key, id) =>
-      database.transaction(async (trx) => {
+      change(async (trx) => {
         const row = await trx
           .selectFrom('entry')
           .select(['sid', 'key_id'])
@@ -234,12 +253,12 @@ export async function openEntries(file: string, now: () => number = Date.now): P
       if (filters.anatomy) query = query.where('anatomy_slug', '=', toSlug(filters.anatomy));
       if (filters.task) query = query.where('task_slug', '=', toSlug(filters.task));
       for (const word of (filters.q ?? '').toLowerCase().split(/\s+/).filter(Boolean).slice(0, 16)) {
-        query = query.where(sql<boolean>`instr(words, ${word}) > 0`);
+        query = query.where(contains(word));
       }
       if (filters.live !== undefined) query = query.where(isLive(at), '=', filters.live);
       const found = await query
         .where('expires_ms', '>', at - keptMs)
-        .orderBy('name')
+        .orderBy(byName)
         .orderBy('first_ms')
         .orderBy('sid')
         .execute();
@@ -291,7 +310,6 @@ export async function openEntries(file: string, now: () => number = Date.now): P
       return Number(numDeletedRows);
     },
 
-    truncateWal: () => database.truncateWal(),
     close: () => database.close(),
     [Symbol.asyncDispose]: () => database.close(),
   };

@@ -9,7 +9,9 @@ import {
   audienceOf,
   type SignedAnnouncement,
 } from '@tomaat/client';
+import { type Kysely, sql } from 'kysely';
 import type { Identity } from '../identity.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { writeWhole } from '../store/whole-file.ts';
 
 /** Signs the announcements of a server, each for one registry and for two minutes. */
@@ -25,6 +27,8 @@ export interface SignerOptions {
   identity: Identity;
   /** SHA-256 fingerprint of the certificate that clients see; a function if it may be replaced. */
   certificate: string | (() => string);
+  /** The database of several servers that announce the same services: their epochs are one row. */
+  shared?: Kysely<DeploymentSchema>;
   /** The clock, in ms since 1970. */
   now?: () => number;
 }
@@ -41,6 +45,7 @@ export async function openSigner({
   dataFolder,
   identity,
   certificate,
+  shared,
   now = Date.now,
 }: SignerOptions): Promise<AnnouncementSigner> {
   const file = join(dataFolder, epochFile);
@@ -58,7 +63,18 @@ export async function openSigner({
     }
   }
 
+  /** Greater than that of any server, whose clocks need not be the same. */
+  async function nextShared(db: Kysely<DeploymentSchema>): Promise<number> {
+    const { rows } = await sql<{ value: string }>`INSERT INTO deployment (name, value)
+      VALUES ('epoch', ${String(Math.max(last + 1, now()))}) ON CONFLICT (name) DO UPDATE
+      SET value = greatest(deployment.value::bigint + 1, excluded.value::bigint)::text RETURNING value`.execute(
+      db,
+    );
+    return Number(rows[0].value);
+  }
+
   async function nextEpoch(): Promise<number> {
+    if (shared) return nextShared(shared);
     const epoch = Math.max(last + 1, now());
     last = epoch;
     if (epoch >= reserved) {

@@ -1,9 +1,9 @@
-import { join } from 'node:path';
 import { audienceOf } from '@tomaat/client';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
 import { type Access, markLegacy, registerAccess } from '../access/access.ts';
 import type { OidcSettings } from '../access/claims.ts';
+import { checkDeployment } from '../access/deployment.ts';
 import { createHostPolicy, type HostOptions, isNamedBy, requireSafeBind } from '../access/hosts.ts';
 import { renewProgramKey } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, withPseudonyms } from '../access/pseudonyms.ts';
@@ -17,7 +17,9 @@ import { addCertificateExpiry } from '../http/metrics.ts';
 import { registerOperations } from '../http/operations.ts';
 import { registerPage } from '../http/page.ts';
 import { openPublicAddress } from '../http/public-address.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import type { KeySchema } from '../store/key-schema.ts';
+import { openRegistryDatabase } from '../store/registry-database.ts';
 import { namesOfMachine } from '../tls.ts';
 import { version } from '../version.ts';
 import { type Entries, openEntries } from './entries.ts';
@@ -29,6 +31,8 @@ import { createTargetPolicy, type OwnServer, type Resolve } from './targets.ts';
 export interface RegistryAppOptions {
   /** Contains `registry.db`: the entries and the API keys. */
   dataFolder: string;
+  /** The PostgreSQL database that several registries share, instead of `registry.db`. */
+  database?: string;
   logger: FastifyBaseLogger | false;
   /** Ranges (CIDR) in addition to loopback that the relay may connect to. */
   allowNet?: readonly string[];
@@ -84,21 +88,26 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     options.ownServer,
     options.loopbackTargets,
   );
-  const entries = await openEntries(join(options.dataFolder, 'registry.db'), now);
+  const database = await openRegistryDatabase(options.dataFolder, options.database);
+  const isShared = database.dialect === 'postgres';
+  const entries = await openEntries(database, now);
   try {
     await entries.sweep();
     const address = openPublicAddress(options.publicUrl);
     const app = createApp(options.logger, { address });
     const keys = entries.db as unknown as Kysely<KeySchema>;
     const pseudonyms = await openPseudonyms(options.dataFolder);
-    if ((await hideOwners(entries.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
-      await entries.truncateWal();
+    if (isShared) {
+      const { dataFolder } = options;
+      await checkDeployment(entries.db as unknown as Kysely<DeploymentSchema>, { pseudonyms, dataFolder });
+    } else if ((await hideOwners(entries.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
+      await database.truncateWal();
     const login = createLogin({
       db: entries.db,
       required: options.login ?? false,
       contact: options.contact,
       scope: 'predict',
-      oidc: withPseudonyms(await openOidc(options.oidc), pseudonyms),
+      oidc: withPseudonyms(await openOidc(options.oidc, isShared ? entries.db : undefined), pseudonyms),
       address,
       audit: options.audit,
       now,

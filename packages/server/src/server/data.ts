@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { computesSuv, formatUidKey } from '@tomaat/core';
 import type { Kysely } from 'kysely';
+import { checkDeployment, requireNotMovedAway } from '../access/deployment.ts';
 import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
 import type { App } from '../apps.ts';
@@ -26,7 +27,6 @@ import { openUploads, type Uploads } from '../store/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';
-import { checkDeployment, requireNotMovedAway } from './deployment.ts';
 import type { FilledOptions } from './options.ts';
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */

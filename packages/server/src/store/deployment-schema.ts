@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from './database.ts';
 
-/** What is the same at all servers of a database, by name; see `server/deployment.ts`. */
+/** What is the same at all servers of a database, by name; see `access/deployment.ts`. */
 export interface DeploymentSchema {
   deployment: { name: string; value: string };
 }

@@ -283,6 +283,12 @@ function translate(error: unknown, where: string): unknown {
     return new TomaatError('DISK_FULL', `The disk of ${where} is full. Free some space and try again.`, {
       cause: error,
     });
+  if (codeOf(error) === '22021')
+    return new TomaatError(
+      'BAD_REQUEST',
+      'A text has the character with the number 0, which the database does not take. Remove it.',
+      { cause: error },
+    );
   return error;
 }
 

@@ -12,7 +12,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-const open = () => openRegistryDatabase(join(folder, 'registry.db'));
+const open = () => openRegistryDatabase(folder);
 
 /** An entry in which no two columns hold the same. */
 const entry: EntryTable = {
@@ -56,6 +56,7 @@ describe('openRegistryDatabase()', () => {
       'signed announcements',
       'id token of sessions',
       'begun logins',
+      'deployment',
     ]);
   });
 
@@ -108,6 +109,7 @@ describe('openRegistryDatabase()', () => {
       await sql`DROP TABLE announced`.execute(db);
       await sql`ALTER TABLE session DROP COLUMN id_token`.execute(db);
       await sql`DROP TABLE begun_login`.execute(db);
+      await sql`DROP TABLE deployment`.execute(db);
       await sql`DELETE FROM tomaat_migration WHERE number > 4`.execute(db);
     }
     await using database = await open();

@@ -1,5 +1,8 @@
+import { join } from 'node:path';
 import { sql } from 'kysely';
-import { type Database, type Migration, openDatabase } from './database.ts';
+import type { Database, Migration } from './database.ts';
+import { openDatabaseAt } from './database-at.ts';
+import { type DeploymentSchema, deploymentMigrations } from './deployment-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
 import {
   begunLoginMigrations,
@@ -48,7 +51,7 @@ interface AnnouncedTable {
   announced_ms: number;
 }
 
-export interface RegistrySchema extends KeySchema, SessionSchema {
+export interface RegistrySchema extends KeySchema, SessionSchema, DeploymentSchema {
   entry: EntryTable;
   announced: AnnouncedTable;
 }
@@ -107,7 +110,17 @@ const registryMigrations: readonly Migration[] = [
   },
   ...sessionLogoutMigrations,
   ...begunLoginMigrations,
+  ...deploymentMigrations,
 ];
 
-export const openRegistryDatabase = (file: string): Promise<Database<RegistrySchema>> =>
-  openDatabase<RegistrySchema>(file, registryMigrations);
+export const registryDatabaseFile = (dataFolder: string): string => join(dataFolder, 'registry.db');
+
+/** Opens the database of a data folder, or the one in the PostgreSQL database `shared` of several registries. */
+export const openRegistryDatabase = (
+  dataFolder: string,
+  shared?: string,
+): Promise<Database<RegistrySchema>> =>
+  openDatabaseAt<RegistrySchema>(
+    shared === undefined ? registryDatabaseFile(dataFolder) : { url: shared, schema: 'tomaat_registry' },
+    registryMigrations,
+  );

@@ -18,7 +18,7 @@ export function addRegistry(program: Command): void {
       }),
     )
     .addOption(jsonOption('print the address as one line of JSON'));
-  addSettings(command, [...commonKeys, 'ca', 'allowNet']);
+  addSettings(command, [...commonKeys, 'database', 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
       const { port, legacyPort, ...rest } = flags as Record<string, unknown>;

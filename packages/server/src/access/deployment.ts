@@ -3,20 +3,21 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
-import type { Pseudonyms } from '../access/pseudonyms.ts';
 import type { Identity } from '../identity.ts';
 import { isBucketAddress } from '../store/bucket.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { readOrMakeSecret } from '../store/secret-file.ts';
+import type { Pseudonyms } from './pseudonyms.ts';
 
 /** What has to be the same at all servers that share a database. */
 export interface DeploymentFacts {
-  readonly identity: Pick<Identity, 'thumbprint'>;
+  /** Missing where nothing is signed. */
+  readonly identity?: Pick<Identity, 'thumbprint'>;
   readonly pseudonyms: Pseudonyms;
   /** The key of UIDs (`--strip-inputs`), if it is used. */
   readonly uidKey?: string;
-  /** The folder or bucket of volumes and results. */
-  readonly blobs: string;
+  /** The folder or bucket of volumes and results, if there are any. */
+  readonly blobs?: string;
   readonly dataFolder: string;
 }
 
@@ -29,18 +30,18 @@ export async function checkDeployment(
   db: Kysely<DeploymentSchema>,
   { identity, pseudonyms, uidKey, blobs, dataFolder }: DeploymentFacts,
 ): Promise<void> {
-  const store = isBucketAddress(blobs) ? blobs : await nameOfFolder(db, blobs);
+  const store = blobs && (await storeOf(db, blobs));
   const copy = (file: string) =>
     `${join(dataFolder, file)} is not that of the other servers of this database. Copy it from the data folder of one of them.`;
   const all: readonly [name: string, value: string | undefined, fault: string][] = [
-    ['identity', identity.thumbprint, copy('identity.key')],
+    ['identity', identity?.thumbprint, copy('identity.key')],
     // The pseudonym of somebody who does not exist shows whether the keys are equal, and no more.
     ['pseudonyms', pseudonyms.of('oidc:https://deployment.invalid|'), copy('pseudonym.key')],
     ['uids', uidKey && createHash('sha256').update(uidKey).digest('base64url'), copy('uid.key')],
     [
       'blobs',
       store,
-      isBucketAddress(blobs)
+      blobs && isBucketAddress(blobs)
         ? `${blobs} is not where the other servers of this database store volumes. Give all of them the same --blobs.`
         : `${blobs} is not the folder of volumes of the other servers of this database. Give all of them the same one with --blobs, and check that it is mounted.`,
     ],
@@ -58,10 +59,12 @@ export async function checkDeployment(
 }
 
 /**
- * What tells a shared folder from others: a file in it, made with the first server of the database.
- * @throws TomaatError CONFLICT if it is missing later: an empty folder in place of one that is not mounted would pass for it
+ * A bucket is named by its address, a folder by a file in it: it may be mounted at another path.
+ * @throws TomaatError CONFLICT if the folder lacks the file, and the database knows one: an empty folder, where the right one is not
+ * mounted, is not taken for it
  */
-async function nameOfFolder(db: Kysely<DeploymentSchema>, blobs: string): Promise<string> {
+async function storeOf(db: Kysely<DeploymentSchema>, blobs: string): Promise<string> {
+  if (isBucketAddress(blobs)) return blobs;
   const file = join(blobs, 'store.id');
   const known = await db
     .selectFrom('deployment')
