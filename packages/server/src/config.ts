@@ -90,6 +90,8 @@ export const configSchema = z.strictObject({
         'must be a folder, or a bucket as s3://BUCKET/PREFIX or s3://BUCKET/PREFIX?endpoint=https://HOST',
     })
     .optional(),
+  maxCacheBytes: count(0, 'of bytes').default(settings.maxCacheBytes.default),
+  deleteAfterSeconds: count(0, 'of seconds').default(settings.deleteAfterSeconds.default),
   host: text.default(settings.host.default),
   port: port.default(settings.port.default),
   tlsPort: port.default(settings.tlsPort.default),
@@ -256,7 +258,9 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   if (values.oidcIssuer !== undefined && values.login !== true)
     faults.push('--oidc-issuer has no effect without --login. Give --login too.');
   if (values.blobs !== undefined && values.database === undefined)
-    faults.push('--blobs is for servers that share a database. Give --database too, or leave --blobs out.');
+    faults.push(
+      '--blobs is for servers that share a database: backup, restore and erase of a data folder know only the files in it. Give --database too, or leave --blobs out.',
+    );
   faults.push(...archiveFaults(values));
   const devices = (values.device as readonly Device[] | undefined) ?? [];
   const fault = deviceFault(devices, values.workers as number | undefined);

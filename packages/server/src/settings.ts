@@ -53,6 +53,18 @@ export const settings = {
       'folder or S3 bucket (s3://BUCKET/PREFIX?endpoint=URL) of volumes and results that all servers of the database share',
     defaultText: 'blobs in the data folder',
   },
+  maxCacheBytes: {
+    value: '<number>',
+    about:
+      'bytes of files of a bucket that are kept on this machine, too; the least recently used leave first',
+    default: 20 * 1024 ** 3,
+    defaultText: '20 GiB',
+  },
+  deleteAfterSeconds: {
+    value: '<number>',
+    about: 'how long files that servers share (--blobs) stay after nothing refers to them',
+    default: 60,
+  },
   host: { value: '<address>', about: 'address to listen on', default: '127.0.0.1' },
   port: { value: '<number>', about: 'HTTP port of the server; 0: a free one', default: 9000 },
   tlsPort: { value: '<number>', about: 'HTTPS port of the server', default: 9443 },

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
@@ -29,7 +30,7 @@ export async function checkDeployment(
   db: Kysely<DeploymentSchema>,
   { identity, pseudonyms, uidKey, blobs, dataFolder }: DeploymentFacts,
 ): Promise<void> {
-  const store = blobs && (await storeOf(blobs));
+  const store = blobs && (await storeOf(db, blobs));
   const copy = (file: string) =>
     `${join(dataFolder, file)} is not that of the other servers of this database. Copy it from the data folder of one of them.`;
   const all: readonly [name: string, value: string | undefined, fault: string][] = [
@@ -57,13 +58,32 @@ export async function checkDeployment(
   }
 }
 
-/** A bucket is named by its address, a folder by a file in it: it may be mounted at another path. */
-const storeOf = async (blobs: string): Promise<string> =>
-  isBucketAddress(blobs)
-    ? blobs
-    : (
-        await readOrMakeSecret(join(blobs, 'store.id'), async () => randomBytes(16).toString('base64url'))
-      ).text.trim();
+/**
+ * A bucket is named by its address, a folder by a file in it: it may be mounted at another path.
+ * @throws TomaatError CONFLICT if the folder lacks the file, and the database knows one: an empty folder, where the right one is not
+ * mounted, is not taken for it
+ */
+async function storeOf(db: Kysely<DeploymentSchema>, blobs: string): Promise<string> {
+  if (isBucketAddress(blobs)) return blobs;
+  const file = join(blobs, 'store.id');
+  const known = await db
+    .selectFrom('deployment')
+    .select('value')
+    .where('name', '=', 'blobs')
+    .executeTakeFirst();
+  if (known && !existsSync(file)) {
+    if (isBucketAddress(known.value))
+      throw new TomaatError(
+        'CONFLICT',
+        `The servers of this database store volumes in ${known.value}, not in ${blobs}. Give all of them the same --blobs.`,
+      );
+    throw new TomaatError(
+      'CONFLICT',
+      `${blobs} has no store.id, but the database knows one: the volumes are in another folder. Give all servers the same --blobs, and check that it is mounted. If it is the right folder and has lost the file, write ${known.value} into ${file}.`,
+    );
+  }
+  return (await readOrMakeSecret(file, async () => randomBytes(16).toString('base64url'))).text.trim();
+}
 
 /** The name under which a database says that its data were moved to a data folder. */
 const movedName = 'moved';

@@ -88,6 +88,8 @@ async function openServer(
     dataFolder: config.data,
     database,
     blobs: config.blobs,
+    maxCacheBytes: config.maxCacheBytes,
+    deleteAfterMs: config.deleteAfterSeconds * 1000,
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
     ...accessSettings(config),

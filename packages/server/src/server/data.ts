@@ -88,6 +88,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       ? await openBucketBlobs(blobsPlace, {
           folder: join(dataFolder, 'blobs'),
           minFreeBytes: options.minFreeBytes,
+          maxBytes: options.maxCacheBytes,
         })
       : await openBlobs(blobsPlace, {
           minFreeBytes: options.minFreeBytes,
@@ -105,6 +106,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       resultTtlMs: options.resultTtlMs,
       maxQueued: options.maxQueued,
       leaseMs: options.leaseMs,
+      deleteAfterMs: options.deleteAfterMs,
       witness: createWitness(apps, audit),
       concurrencyOf: (service) =>
         apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,

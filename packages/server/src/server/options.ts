@@ -21,6 +21,10 @@ export interface ServerOptions
   database?: string;
   /** The folder or bucket (`s3://…`) of volumes and results that all servers of the database share, instead of a folder in the data folder. */
   blobs?: string;
+  /** What is kept of a bucket on this machine, bytes. */
+  maxCacheBytes?: number;
+  /** How long shared files stay after nothing refers to them. */
+  deleteAfterMs?: number;
   tlsCert?: string;
   tlsKey?: string;
   /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */
@@ -114,6 +118,8 @@ export function withDefaults(options: ServerOptions) {
     workers: options.workers ?? settings.workers.default,
     drainMs: options.drainMs ?? 0,
     sweepMs: options.sweepMs ?? 30_000,
+    maxCacheBytes: options.maxCacheBytes ?? settings.maxCacheBytes.default,
+    deleteAfterMs: options.deleteAfterMs ?? settings.deleteAfterSeconds.default * 1000,
     resultTtlMs: options.resultTtlMs ?? settings.keepMinutes.default * 60_000,
     allowIdentity: options.allowIdentity ?? settings.allowIdentity.default,
     stripInputs: options.stripInputs ?? false,

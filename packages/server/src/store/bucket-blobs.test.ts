@@ -1,11 +1,25 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { setImmediate } from 'node:timers/promises';
-import { ListMultipartUploadsCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3';
+import {
+  CreateMultipartUploadCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { hasS3, startS3, type TestS3 } from '../../test/support/s3.ts';
 import type { Blobs } from './blobs.ts';
@@ -162,6 +176,63 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
     nowMs += 3_600_001;
     await (cache as Blobs & { sweepCache(): Promise<void> }).sweepCache();
     expect(files()).toEqual([]);
+  });
+
+  it('fetch() gives a file that stays, also if the cache is swept at that moment', async () => {
+    let nowMs = Date.now();
+    await using cache = await openAt('cache', { nowMs: () => nowMs });
+    const sweep = () => (cache as Blobs & { sweepCache(): Promise<void> }).sweepCache();
+    const bytes = pattern(5000);
+    const ref = await put(cache, bytes);
+    for (const first of ['sweep', 'fetch', 'sweep', 'fetch']) {
+      nowMs += 3_600_001;
+      const begun = first === 'sweep' ? [sweep(), cache.fetch(ref)] : [cache.fetch(ref), sweep()];
+      const path = (await Promise.all(begun)).find((result) => result !== undefined)!;
+      expect(readFileSync(path).equals(bytes), first).toBe(true);
+    }
+  });
+
+  it('keeps less than the limit, the oldest leave first, and a larger file is fetched all the same', async () => {
+    let nowMs = Date.now();
+    await using writer = await openAt('writer');
+    const refs = [];
+    for (const length of [40_000, 40_001, 40_002, 200_000]) refs.push(await put(writer, pattern(length)));
+    await using cache = await openAt('cache', { nowMs: () => nowMs, maxBytes: 100_000 });
+    const sizes = () =>
+      readdirSync(join(dir, 'cache', 'sha256'))
+        .map((name) => statSync(join(dir, 'cache', 'sha256', name)).size)
+        .sort((a, b) => a - b);
+    for (const ref of refs.slice(0, 2)) await cache.fetch(ref);
+    nowMs += 700_000;
+    await cache.fetch(refs[0]);
+    await cache.fetch(refs[2]);
+    expect(sizes()).toEqual([40_000, 40_002]);
+    expect(readFileSync(await cache.fetch(refs[3])).equals(pattern(200_000))).toBe(true);
+    expect(sizes()).toEqual([40_000, 40_002, 200_000]);
+    nowMs += 700_000;
+    await cache.fetch(refs[1]);
+    expect(sizes()).toEqual([40_001]);
+  });
+
+  it('deletes parts that were left a day ago, and none that are being sent or of others', async () => {
+    let nowMs = Date.now();
+    await using blobs = await openAt('here', { nowMs: () => nowMs });
+    const begin = (Key: string) => s3.client.send(new CreateMultipartUploadCommand({ Bucket: bucket, Key }));
+    const left = await begin('a/b/sha256/left');
+    await begin('a/other');
+    const { Key, UploadId } = left;
+    await s3.client.send(
+      new UploadPartCommand({ Bucket: bucket, Key, UploadId, PartNumber: 1, Body: pattern(100) }),
+    );
+    const keys = async () => {
+      const { Uploads = [] } = await s3.client.send(new ListMultipartUploadsCommand({ Bucket: bucket }));
+      return Uploads.map((upload) => upload.Key).sort();
+    };
+    expect(await blobs.sweepTemporary()).toBe(0);
+    expect(await keys()).toEqual(['a/b/sha256/left', 'a/other']);
+    nowMs += 25 * 3_600_000;
+    expect(await blobs.sweepTemporary()).toBe(1);
+    expect(await keys()).toEqual(['a/other']);
   });
 
   it('goes on reading where a connection broke', async () => {

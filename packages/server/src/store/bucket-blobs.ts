@@ -11,7 +11,7 @@ export interface CacheOptions {
   /** Folder of the cache, of this process alone. */
   readonly folder: string;
   readonly minFreeBytes?: number;
-  /** Beyond these the files that were used least lately are removed; 20 GiB by default. */
+  /** Beyond these the files that were used least recently are removed; 20 GiB if missing. */
   readonly maxBytes?: number;
   readonly nowMs?: () => number;
 }
@@ -21,6 +21,9 @@ const unusedMs = 3_600_000;
 /** A caller that got a path has opened it after so long. */
 const inUseMs = 600_000;
 const sweepEveryMs = 60_000;
+const abortEveryMs = 3_600_000;
+/** A file of which a server sent parts that long ago, and not all, is a leftover. */
+const abandonedAfterMs = 24 * 3_600_000;
 const folder = 'sha256/';
 
 /**
@@ -66,8 +69,10 @@ class BucketBlobs implements Blobs {
   /** Of the cached files: when each was used last, in that order. */
   readonly #used = new Map<string, { atMs: number; sizeBytes: number }>();
   readonly #fetching = new Map<string, Promise<string>>();
+  /** Cached files that are being removed. */
+  readonly #leaving = new Map<string, Promise<unknown>>();
   readonly #damaged = new Set<string>();
-  #sweeping: NodeJS.Timeout | undefined;
+  #timers: NodeJS.Timeout[] = [];
 
   constructor(bucket: Bucket, local: Blobs, { maxBytes = 20 * 2 ** 30, nowMs = Date.now }: CacheOptions) {
     this.#bucket = bucket;
@@ -86,10 +91,16 @@ class BucketBlobs implements Blobs {
     for (const [digest, atMs, sizeBytes] of left.sort((a, b) => a[1] - b[1]))
       this.#used.set(digest, { atMs, sizeBytes });
     await this.sweepCache();
-    this.#sweeping = setInterval(() => void this.sweepCache().catch(() => {}), sweepEveryMs).unref();
+    // What fails is done by the next one.
+    this.#timers = [
+      setInterval(() => void this.sweepCache().catch(() => {}), sweepEveryMs),
+      setInterval(() => void this.#sweepParts().catch(() => {}), abortEveryMs),
+    ];
+    for (const timer of this.#timers) timer.unref();
   }
 
   async create(options?: { maxBytes?: number; expectedBytes?: number }): Promise<BlobWriter> {
+    await this.sweepCache(options?.expectedBytes);
     const writer = await this.#local.create(options);
     return {
       get prefix() {
@@ -130,6 +141,10 @@ class BucketBlobs implements Blobs {
 
   async fetch(ref: BlobRef): Promise<string> {
     const { digest } = ref;
+    while (this.#leaving.has(digest)) await this.#leaving.get(digest);
+    // Before the look at the file: what was used just now is not swept.
+    const known = this.#used.get(digest);
+    if (known) this.#touch(digest, known.sizeBytes);
     this.#requireUndamaged(digest);
     if (await this.#isHere(ref)) {
       this.#touch(digest, ref.sizeBytes);
@@ -152,6 +167,7 @@ class BucketBlobs implements Blobs {
   async #download(ref: BlobRef): Promise<string> {
     const { digest, sizeBytes } = ref;
     await this.check(ref);
+    await this.sweepCache(sizeBytes);
     await using writer = await this.#local.create({ expectedBytes: sizeBytes, maxBytes: sizeBytes });
     for await (const chunk of this.#bucket.read(nameOf(digest), 0, sizeBytes)) await writer.write(chunk);
     await writer.commit((read) => {
@@ -223,13 +239,17 @@ class BucketBlobs implements Blobs {
     for await (const hex of this.#bucket.names(folder)) if (/^[0-9a-f]{64}$/.test(hex)) yield `sha256:${hex}`;
   }
 
-  /** Removes cached files that were not used for an hour, and beyond the size limit those that were used least lately. */
-  async sweepCache(): Promise<void> {
-    let bytes = 0;
+  /**
+   * Removes cached files that were not used for an hour, and those that were used least recently until a file of `wantedBytes` fits
+   * into the cache and on the disk. One that was used just now stays in any case.
+   */
+  async sweepCache(wantedBytes = 0): Promise<void> {
+    let bytes = wantedBytes - this.#maxBytes;
     for (const { sizeBytes } of this.#used.values()) bytes += sizeBytes;
+    if (wantedBytes > 0) bytes = Math.max(bytes, wantedBytes - (await this.#local.spareBytes()));
     for (const [digest, { atMs, sizeBytes }] of this.#used) {
       const idleMs = this.#nowMs() - atMs;
-      if (idleMs < unusedMs && (bytes <= this.#maxBytes || idleMs < inUseMs)) break;
+      if (idleMs < unusedMs && (bytes <= 0 || idleMs < inUseMs)) break;
       await this.#forget(digest);
       bytes -= sizeBytes;
     }
@@ -240,9 +260,14 @@ class BucketBlobs implements Blobs {
     this.#used.set(digest, { atMs: this.#nowMs(), sizeBytes });
   }
 
+  /** Who fetches it meanwhile waits for the end. */
   async #forget(digest: string): Promise<void> {
     this.#used.delete(digest);
-    await this.#local.delete(digest);
+    const leaving = this.#local.delete(digest).finally(() => {
+      if (this.#leaving.get(digest) === leaving) this.#leaving.delete(digest);
+    });
+    this.#leaving.set(digest, leaving);
+    await leaving;
   }
 
   requireSpace(expectedBytes: number): Promise<void> {
@@ -253,12 +278,17 @@ class BucketBlobs implements Blobs {
     return this.#local.spareBytes();
   }
 
-  sweepTemporary(): Promise<number> {
-    return this.#local.sweepTemporary();
+  async sweepTemporary(): Promise<number> {
+    return (await this.#local.sweepTemporary()) + (await this.#sweepParts());
+  }
+
+  /** Parts of files that a killed server had begun to send, or that an outage kept it from deleting. */
+  #sweepParts(): Promise<number> {
+    return this.#bucket.abortBefore(this.#nowMs() - abandonedAfterMs);
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#sweeping);
+    for (const timer of this.#timers) clearInterval(timer);
     await this.#local.close();
     this.#bucket.close();
   }

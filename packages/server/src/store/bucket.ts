@@ -14,6 +14,8 @@ export interface Bucket {
   size(name: string): Promise<number | undefined>;
   remove(name: string): Promise<void>;
   names(folder: string): AsyncGenerator<string>;
+  /** Deletes the parts of objects that were begun before this time and are not whole; returns of how many. 0 where the store lists none. */
+  abortBefore(timeMs: number): Promise<number>;
   /** Writes, reads and deletes an object. */
   probe(): Promise<void>;
   close(): void;
@@ -115,7 +117,7 @@ export async function openBucket({ bucket, prefix, endpoint }: BucketAddress): P
         new s3.CompleteMultipartUploadCommand({ ...at(name), UploadId, MultipartUpload: { Parts } }),
       );
     } catch (error) {
-      // A store that is away keeps the parts: the lifecycle rule of the bucket deletes them.
+      // A store that is away keeps the parts: abortBefore() deletes them, or a lifecycle rule of the bucket.
       await client.send(new s3.AbortMultipartUploadCommand({ ...at(name), UploadId })).catch(() => undefined);
       throw error;
     }
@@ -172,6 +174,28 @@ export async function openBucket({ bucket, prefix, endpoint }: BucketAddress): P
         ContinuationToken = page.NextContinuationToken;
       } while (ContinuationToken !== undefined);
     },
+    async abortBefore(timeMs) {
+      let aborted = 0;
+      let markers: { KeyMarker?: string; UploadIdMarker?: string } = {};
+      for (let isMore = true; isMore; ) {
+        const page = await client
+          .send(new s3.ListMultipartUploadsCommand({ Bucket: bucket, Prefix: prefix, ...markers }))
+          .catch((error: unknown) => {
+            if (cannotList(error)) return undefined;
+            throw explain(error, bucket);
+          });
+        for (const { Key, UploadId, Initiated } of page?.Uploads ?? []) {
+          if (Initiated === undefined || Initiated.getTime() >= timeMs) continue;
+          await asking(() =>
+            client.send(new s3.AbortMultipartUploadCommand({ Bucket: bucket, Key, UploadId })),
+          );
+          aborted++;
+        }
+        isMore = page?.IsTruncated ?? false;
+        markers = { KeyMarker: page?.NextKeyMarker, UploadIdMarker: page?.NextUploadIdMarker };
+      }
+      return aborted;
+    },
     async probe() {
       const name = `probe-${randomUUID()}`;
       await asking(async () => {
@@ -202,6 +226,9 @@ async function readWhole(file: FileHandle, start: number, length: number): Promi
 const statusOf = (error: unknown): number | undefined =>
   (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode;
 
+/** Not allowed, or a store that knows no such list: a lifecycle rule does the same. */
+const cannotList = (error: unknown): boolean => [403, 405, 501].includes(statusOf(error) ?? 0);
+
 const refusals: Record<string, (bucket: string) => string> = {
   NoSuchBucket: (bucket) => `There is no bucket ${bucket}. Create it, or correct --blobs.`,
   PermanentRedirect: (bucket) => `The bucket ${bucket} is in another region. Set AWS_REGION to it.`,
@@ -209,6 +236,8 @@ const refusals: Record<string, (bucket: string) => string> = {
     `The bucket ${bucket} is in another region. Set AWS_REGION to it.`,
   InvalidAccessKeyId: () => 'The store does not know the access key. Check AWS_ACCESS_KEY_ID.',
   SignatureDoesNotMatch: () => 'The store refuses the signature. Check AWS_SECRET_ACCESS_KEY.',
+  RequestTimeTooSkewed: () =>
+    'The clock of this machine is more than 15 minutes from that of the store. Correct the clock.',
   CredentialsProviderError: () =>
     'There are no credentials for the store. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.',
 };

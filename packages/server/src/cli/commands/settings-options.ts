@@ -36,6 +36,8 @@ const isOn = (key: string) => Boolean((settings as Record<string, Setting>)[key]
 export const serverKeys: readonly FlagKey[] = [
   'database',
   'blobs',
+  'maxCacheBytes',
+  'deleteAfterSeconds',
   'workers',
   'device',
   'rewrite',
