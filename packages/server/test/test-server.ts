@@ -6,7 +6,7 @@ import pino from 'pino';
 import './check-answers.ts';
 import type { ServerOptions } from '../src/server/options.ts';
 import { type RunningServer, startServer } from '../src/server.ts';
-import { startPostgres, type TestPostgres } from './support/postgres.ts';
+import { databaseOf } from './support/tested-database.ts';
 
 export const repository = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -29,7 +29,7 @@ export async function startTestServer(
     port: 0,
     tlsPort: 0,
     logger: pino({ level: process.env.TEST_LOG ?? 'silent' }),
-    ...(process.env.TOMAAT_TEST_DATABASE === 'postgres' && { database: await databaseOf(dataFolder) }),
+    database: await databaseOf(dataFolder),
     ...options,
     dataFolder,
   });
@@ -41,18 +41,6 @@ export async function startTestServer(
       if (!options.dataFolder) await rm(dataFolder, { recursive: true, force: true });
     },
   });
-}
-
-let postgres: Promise<TestPostgres> | undefined;
-const databases = new Map<string, Promise<string>>();
-
-/** With TOMAAT_TEST_DATABASE=postgres: the database of the servers of one data folder. It ends with the process. */
-async function databaseOf(dataFolder: string): Promise<string> {
-  postgres ??= startPostgres();
-  const started = await postgres;
-  const known = databases.get(dataFolder) ?? started.database();
-  databases.set(dataFolder, known);
-  return known;
 }
 
 export function temporaryFolder(): Promise<string> {
