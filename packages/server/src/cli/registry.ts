@@ -9,12 +9,11 @@ import { openLog } from './log.ts';
 import { pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
+import { databaseOf } from './shared-database.ts';
 
 /** `tomaat registry`: runs until it is stopped. */
-export async function registry(
-  { config, sources }: LoadedConfig,
-  options: { json: boolean },
-): Promise<number> {
+export async function registry(loaded: LoadedConfig, options: { json: boolean }): Promise<number> {
+  const { config, sources } = loaded;
   const { data, host, registryPort } = config;
   // The first lines on stdout are the addresses; the log goes to stderr.
   const logger = openLog(config.logLevel);
@@ -22,6 +21,7 @@ export async function registry(
   await prepareFolder(data, logger);
   await mkdir(data, { recursive: true, mode: 0o700 });
   await prepareIssuer(config);
+  const database = databaseOf(loaded);
   const running = await startRegistry({
     host,
     port: registryPort,
@@ -39,7 +39,9 @@ export async function registry(
   const { certificates } = running;
   if (certificates) hangup.add('the certificate', () => certificates.reload());
   try {
-    const adminKey = config.login ? await makeFirstAdminKey(data, ['registry']) : undefined;
+    const adminKey = config.login
+      ? await makeFirstAdminKey(data, ['registry'], { shared: database })
+      : undefined;
     const { legacyUrl } = running;
     if (options.json) console.log(JSON.stringify({ registry: running.url, legacyUrl, data, adminKey }));
     else {
@@ -49,7 +51,7 @@ export async function registry(
       const fault = certificates?.fault();
       if (fault) console.log(fault);
       if (config.login) console.log(loginLines(config, config.publicUrl ?? running.url));
-      if (adminKey) console.log(await adminKeyLines(adminKey, data));
+      if (adminKey) console.log(await adminKeyLines(adminKey, data, { shared: database }));
       if (sources.registryPort === 'default' && running.port !== registryPort) {
         console.log(`Port ${registryPort} is in use: using port ${running.port} instead.`);
       }

@@ -83,9 +83,3 @@ export async function checkKeys(
 
 /** Any table of a database by its name. */
 export const anyTables = ({ db }: Pick<Database<ServerSchema>, 'db'>) => db as unknown as Kysely<AnyTables>;
-
-/** The address as it may be shown. */
-export function withoutPassword(address: string): string {
-  const url = new URL(address);
-  return `postgres://${url.host}${url.pathname}`;
-}

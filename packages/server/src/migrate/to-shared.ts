@@ -6,9 +6,8 @@ import { type Kysely, sql, type Transaction } from 'kysely';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
 import { openBlobs } from '../store/blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
-import { movedFile, requireNotMoved } from '../store/moved.ts';
+import { markMoved, movedFile, requireNotMoved, withoutPassword } from '../store/moved.ts';
 import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
-import { writeWhole } from '../store/whole-file.ts';
 import { fillAuditTable } from './audit-lines.ts';
 import { copyBlobs, referencedBlobs, type Split, splitUploads } from './files.ts';
 import {
@@ -19,7 +18,6 @@ import {
   openPlace,
   openUnused,
   ownBlobs,
-  withoutPassword,
 } from './places.ts';
 import {
   type AnyTables,
@@ -72,8 +70,7 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
     return lines;
   });
   await checkKeys(shared, { dataFolder, blobs: place });
-  const moved = { to: withoutPassword(url), time: new Date().toISOString() };
-  await writeWhole(join(dataFolder, movedFile), `${JSON.stringify(moved, null, 1)}\n`);
+  await markMoved(dataFolder, url);
   return { tables, ...copied, uploads: uploads.length, auditLines };
 }
 

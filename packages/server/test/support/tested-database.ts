@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { startPostgres, type TestPostgres } from './postgres.ts';
 
 /** Whether the servers of all tests store their data in PostgreSQL. */
@@ -11,7 +12,19 @@ export async function databaseOf(dataFolder: string): Promise<string | undefined
   if (!onPostgres) return undefined;
   postgres ??= startPostgres();
   const started = await postgres;
-  const known = databases.get(dataFolder) ?? started.database();
-  databases.set(dataFolder, known);
+  const folder = resolve(dataFolder);
+  const known = databases.get(folder) ?? started.database();
+  databases.set(folder, known);
   return known;
+}
+
+/** Commands that make what is in a database; others find what a server made. */
+const makers = ['erase', 'gateway', 'keys', 'registry', 'serve', 'up'];
+
+/** With TOMAAT_TEST_DATABASE=postgres the variable with which a command finds the database of its `--data`. */
+export async function databaseEnv(args: readonly string[]): Promise<{ TOMAAT_DATABASE?: string }> {
+  const folder = args[args.indexOf('--data') + 1];
+  if (!onPostgres || !args.includes('--data') || args.includes('--database')) return {};
+  if (!makers.includes(args[0]) && !databases.has(resolve(folder))) return {};
+  return { TOMAAT_DATABASE: await databaseOf(folder) };
 }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { settings } from '../../settings.ts';
-import { done, jsonOption, settingOption } from './options.ts';
+import { done, jsonOption, keysDatabase, settingOption } from './options.ts';
 import { addSettings, commonKeys, load } from './settings-options.ts';
 
 export function addRegistry(program: Command): void {
@@ -18,6 +18,7 @@ export function addRegistry(program: Command): void {
       }),
     )
     .addOption(jsonOption('print the address as one line of JSON'));
+  command.addOption(settingOption('database', { about: keysDatabase }));
   addSettings(command, [...commonKeys, 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
