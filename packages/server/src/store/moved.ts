@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
+import { withoutPassword } from './postgres-address.ts';
 import { writeWhole } from './whole-file.ts';
 
 /** Says in a data folder that its jobs, keys and audit log are in a shared database; `migrate/` removes it. */
@@ -33,12 +34,6 @@ export function movedTo(dataFolder: string): Moved | undefined {
 export async function markMoved(dataFolder: string, url: string): Promise<void> {
   const moved: Moved = { to: withoutPassword(url), time: new Date().toISOString() };
   await writeWhole(join(dataFolder, movedFile), `${JSON.stringify(moved, null, 1)}\n`);
-}
-
-/** The address of a database as it may be shown. */
-export function withoutPassword(address: string): string {
-  const url = new URL(address);
-  return `postgres://${url.host}${url.pathname}`;
 }
 
 /**
