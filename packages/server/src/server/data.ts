@@ -107,6 +107,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       resultTtlMs: options.resultTtlMs,
       maxQueued: options.maxQueued,
       leaseMs: options.leaseMs,
+      blobGraceMs: options.blobGraceMs,
       witness: createWitness(apps, audit),
       concurrencyOf: (service) =>
         apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,

@@ -64,6 +64,8 @@ export interface ServerOptions
   drainMs?: number;
   /** How long a remote worker may be silent; 15 s if missing. */
   leaseMs?: number;
+  /** How long a file to which nothing refers is kept where servers share a database; a minute if missing. */
+  blobGraceMs?: number;
   /** How long an upload is kept after its last use; an hour if missing. */
   uploadTtlMs?: number;
   /** How often expired data is deleted; every 30 s if missing. */

@@ -30,6 +30,8 @@ export interface JobsOptions {
   maxQueued: number;
   /** How long a remote worker may be silent before its job goes to another one; default 15 s. */
   leaseMs?: number;
+  /** How long a file to which nothing refers is kept where servers share the database; a minute if missing. */
+  blobGraceMs?: number;
   /** The most concurrent predictions of a service; no limit if undefined. */
   concurrencyOf?(service: string): number | undefined;
   witness?: JobWitness;
@@ -58,6 +60,7 @@ export function createJobs({
   resultTtlMs,
   maxQueued,
   leaseMs = 15_000,
+  blobGraceMs,
   concurrencyOf = () => undefined,
   witness = {},
   now = Date.now,
@@ -69,7 +72,9 @@ export function createJobs({
   const events = createJobEvents(
     isShared && database.openChannel ? (listener) => database.openChannel!(channelName, listener) : undefined,
   );
-  const sharedHolds = isShared ? createSharedHolds({ database, blobs, server: newServerName() }) : undefined;
+  const sharedHolds = isShared
+    ? createSharedHolds({ database, blobs, server: newServerName(), graceMs: blobGraceMs })
+    : undefined;
   const holds = createBlobHolds(db, blobs, sharedHolds);
   const durations = createJobDurations(db);
   const queue = { events, maxQueued, leaseMs, concurrencyOf, now, monotonicMs };

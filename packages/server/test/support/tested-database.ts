@@ -18,6 +18,12 @@ export async function databaseOf(dataFolder: string): Promise<string | undefined
   return known;
 }
 
+/** With TOMAAT_TEST_DATABASE=postgres the options of a server on it; files are deleted soon after nothing refers to them. */
+export async function sharedOptions(dataFolder: string) {
+  if (!onPostgres) return {};
+  return { database: await databaseOf(dataFolder), blobGraceMs: 0, sweepMs: 500 };
+}
+
 /** Commands that make what is in a database; others find what a server made. */
 const makers = ['erase', 'gateway', 'keys', 'registry', 'serve', 'up'];
 
