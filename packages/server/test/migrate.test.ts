@@ -129,7 +129,7 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
 
     it('lets no server begin on what was left behind', async () => {
       await expect(startTestServer(apps, { dataFolder: at.dataFolder })).rejects.toThrow(
-        /were moved to postgres:.*--database/,
+        /are in postgres:.*--database/,
       );
       const keys = await tomaat(['keys', 'list', '--data', at.dataFolder]);
       expect(keys).toMatchObject({ code: 2, stderr: expect.stringContaining('--database') });

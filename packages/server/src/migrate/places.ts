@@ -87,9 +87,3 @@ export const anyTables = ({ db }: { readonly db: unknown }) => db as Kysely<AnyT
 
 /** The tables of registries in the same PostgreSQL database, also within a transaction of the others. */
 export const ofRegistry = (db: Kysely<AnyTables>): Kysely<AnyTables> => db.withSchema(registrySchema);
-
-/** The address as it may be shown. */
-export function withoutPassword(address: string): string {
-  const url = new URL(address);
-  return `postgres://${url.host}${url.pathname}`;
-}

@@ -6,10 +6,10 @@ import { type Kysely, sql, type Transaction } from 'kysely';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
 import { openBlobs } from '../store/blobs.ts';
 import { lockDataFolder } from '../store/database.ts';
-import { movedFile, requireNotMoved } from '../store/moved.ts';
+import { markMoved, movedFile, requireNotMoved } from '../store/moved.ts';
+import { withoutPassword } from '../store/postgres-address.ts';
 import { openRegistryDatabase, registryDatabaseFile } from '../store/registry-database.ts';
 import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
-import { writeWhole } from '../store/whole-file.ts';
 import { fillAuditTable } from './audit-lines.ts';
 import { copyBlobs, referencedBlobs, type Split, splitUploads } from './files.ts';
 import {
@@ -21,7 +21,6 @@ import {
   openPlace,
   openUnused,
   ownBlobs,
-  withoutPassword,
 } from './places.ts';
 import {
   type AnyTables,
@@ -95,8 +94,7 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
     return { tables: { ...rows[1], ...rows[0] }, auditLines: lines };
   });
   await checkKeys(shared, { dataFolder, blobs: place });
-  const moved = { to: withoutPassword(url), time: new Date().toISOString() };
-  await writeWhole(join(dataFolder, movedFile), `${JSON.stringify(moved, null, 1)}\n`);
+  await markMoved(dataFolder, url);
   return { tables, ...copied, uploads: uploads.length, auditLines };
 }
 
