@@ -1,11 +1,13 @@
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql, type Transaction } from 'kysely';
+import { isMovedFrom, noteMovedFrom } from '../access/deployment.ts';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
 import { openBlobs } from '../store/blobs.ts';
 import { lockDataFolder } from '../store/database.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { markMoved, movedFile, requireNotMoved } from '../store/moved.ts';
 import { withoutPassword } from '../store/postgres-address.ts';
 import { openRegistryDatabase, registryDatabaseFile } from '../store/registry-database.ts';
@@ -63,9 +65,15 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
   const requireEmptyParts = async (db: Kysely<AnyTables>) => {
     for (const part of parts) await requireEmpty(part.own, part.of(db), url);
   };
+  const place = options.blobs ?? ownBlobs(dataFolder);
+  const deployment = shared.db as unknown as Kysely<DeploymentSchema>;
+  if (await isMovedFrom(deployment, resolve(dataFolder))) {
+    await checkKeys(shared, { dataFolder, blobs: place });
+    await markMoved(dataFolder, url);
+    return { tables: {}, files: 0, bytes: 0, lost: [], uploads: 0, auditLines: 0, isFinished: true };
+  }
   await requireEmptyParts(anyTables(shared));
   const from = opened.use(await openBlobs(ownBlobs(dataFolder)));
-  const place = options.blobs ?? ownBlobs(dataFolder);
   const to = place === ownBlobs(dataFolder) ? from : opened.use(await openPlace(place, dataFolder));
   const refs = await referencedBlobs(anyTables(own));
   const copied = await copyBlobs(from, to, refs, {
@@ -91,6 +99,7 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
     await writeUploads(trx, uploads);
     const lines = await fillAuditTable(trx as never, dataFolder);
     await continueNumbers(asTables(trx));
+    await noteMovedFrom(trx as unknown as Kysely<DeploymentSchema>, resolve(dataFolder));
     return { tables: { ...rows[1], ...rows[0] }, auditLines: lines };
   });
   await checkKeys(shared, { dataFolder, blobs: place });
