@@ -80,7 +80,9 @@ export async function erase(flags: EraseFlags): Promise<number> {
   const advice = isValid
     ? ' The key itself still works if it did before: “tomaat keys revoke” revokes it.'
     : '';
-  print(flags, { owners, erased: true, ...erased }, `${wordsOf(erased)} were erased.${advice}`);
+  // The grace of files that another server may be storing again.
+  const files = at.shared === undefined ? '' : ' Files that nobody else has are deleted within two minutes.';
+  print(flags, { owners, erased: true, ...erased }, `${wordsOf(erased)} were erased.${files}${advice}`);
   return 0;
 }
 
