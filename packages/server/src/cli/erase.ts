@@ -106,7 +106,7 @@ async function count(folder: string, owners: readonly string[], at: SharedPlace)
       ['sessions', 'session'],
     ] as const) {
       // The others have sessions alone.
-      if (table !== 'session' && keys.places[index] === 'gateway') continue;
+      if (table !== 'session' && keys.places[index] !== 'server') continue;
       const found = await sql<{
         count: number;
       }>`SELECT count(*) AS count FROM ${sql.table(table)} WHERE owner IN (${sql.join(owners)})`.execute(db);
