@@ -146,16 +146,18 @@ describe.skipIf(!hasS3 || !postgresBin || !isSlowWanted())('servers over one buc
   });
 
   it('a DICOM series of many files gives its mask at the right place', async () => {
-    const { volume, bytes } = await own(0);
-    // Of the form that writeSeries() reads.
+    // Turned, of three spacings, and its slices run downwards.
+    const [c, s] = [Math.cos(0.4), Math.sin(0.4)];
+    const volume = phantom([-1.5 * c, 2 * s, 0, 30, 1.5 * s, 2 * c, 0, -40, 0, 0, -3, 12, 0, 0, 0, 1]);
     const file = join(folder, 'series.nii');
-    await writeFile(file, bytes);
+    await writeFile(file, await encode(volume, 'nii'));
     const series = join(folder, 'series');
     await writeSeries(file, series, [3]);
     const form = new FormData();
     for (let slice = 0; slice < volume.size[2]; slice++)
       form.append('volume', new Blob([await readFile(join(series, `IM3-${slice}`))]), `IM${slice}`);
     const created = await ask(one, '/api/services/bright/predictions', { method: 'POST', body: form });
+    expect(created.status, await created.clone().text()).toBe(202);
     const job = await succeeded(two, await created.json());
     const mask = await decode(await bytesOf(await outputAt(one, job, '?format=nii.gz')));
     const found = placeOf(mask, valuesOf(mask));
