@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import {
   mkdtempSync,
   readdirSync,
@@ -8,7 +9,8 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
@@ -20,7 +22,7 @@ import {
   PutObjectCommand,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { hasS3, startS3, type TestS3 } from '../../test/support/s3.ts';
 import type { Blobs } from './blobs.ts';
 import { openBucketBlobs } from './bucket-blobs.ts';
@@ -276,18 +278,57 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
   }, 90_000);
 
   it('refuses to start without a bucket, access or a store, and says what to do', async () => {
-    const { AWS_SECRET_ACCESS_KEY } = process.env;
+    const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY } = process.env;
     const at = (place: string) => openBucketBlobs(place, { folder: join(dir, 'here') });
     await expect(at(`s3://missing?endpoint=${s3.endpoint}`)).rejects.toThrow(
       'There is no bucket missing. Create it, or correct --blobs.',
     );
     await expect(at('s3://b/c?region=x')).rejects.toMatchObject({ code: 'BAD_REQUEST', field: '--blobs' });
     await expect(at('s3://b?endpoint=http://127.0.0.1:9')).rejects.toMatchObject({ code: 'UNREACHABLE' });
-    process.env.AWS_SECRET_ACCESS_KEY = 'wrong';
     try {
+      process.env.AWS_SECRET_ACCESS_KEY = 'wrong';
       await expect(at(location())).rejects.toThrow('Check AWS_SECRET_ACCESS_KEY.');
+      process.env.AWS_ACCESS_KEY_ID = 'nobody';
+      await expect(at(location())).rejects.toThrow('Check AWS_ACCESS_KEY_ID.');
     } finally {
-      process.env.AWS_SECRET_ACCESS_KEY = AWS_SECRET_ACCESS_KEY;
+      Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY });
+    }
+  });
+
+  it('works with a clock that is an hour from that of the store', async () => {
+    for (const byMs of [-3_600_000, 3_600_000]) {
+      vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + byMs });
+      try {
+        await using blobs = await openAt('here');
+        const bytes = pattern(2000, byMs);
+        const ref = await put(blobs, bytes);
+        expect((await buffer(blobs.open(ref))).equals(bytes)).toBe(true);
+      } finally {
+        vi.useRealTimers();
+      }
+    }
+  });
+
+  it.each([
+    [301, 'PermanentRedirect', 'is in another region. Set AWS_REGION'],
+    [400, 'AuthorizationHeaderMalformed', 'is in another region. Set AWS_REGION'],
+    [403, 'RequestTimeTooSkewed', 'Correct the clock.'],
+    [403, 'AccessDenied', 'Allow GetObject, PutObject'],
+  ])('says what to do about %i %s of Amazon S3', async (status, code, remedy) => {
+    // As in its documentation of error responses; a store here has but one region.
+    const server = createHttpServer((request, answer) => {
+      request.resume().on('end', () => {
+        answer.writeHead(status, { 'content-type': 'application/xml' });
+        answer.end(`<?xml version="1.0"?><Error><Code>${code}</Code><Message>m</Message></Error>`);
+      });
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    try {
+      await expect(openAt('here', {}, endpoint)).rejects.toThrow(remedy);
+    } finally {
+      server.closeAllConnections();
+      server.close();
     }
   });
 });
