@@ -9,6 +9,7 @@ const shared = find(besideSources).filter((path) => sharesProcess(`${import.meta
 const own = find(besideSources, 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts').filter(
   (path) => !shared.includes(path),
 );
+const postgres = 'packages/server/test/support/shared-postgres.ts';
 
 export default defineConfig({
   resolve: { conditions: ['tomaat-source'] },
@@ -29,10 +30,13 @@ export default defineConfig({
         test: {
           name: 'own process',
           include: own,
-          globalSetup: ['test/code-cache.ts', 'packages/web/test/support/shared-page.ts'],
+          globalSetup: ['test/code-cache.ts', 'packages/web/test/support/shared-page.ts', postgres],
         },
       },
-      { extends: true, test: { name: 'shared process', include: shared, isolate: false } },
+      {
+        extends: true,
+        test: { name: 'shared process', include: shared, isolate: false, globalSetup: [postgres] },
+      },
     ],
   },
 });

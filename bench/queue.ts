@@ -9,7 +9,7 @@ import { openBlobs } from '../packages/server/src/store/blobs.ts';
 import { createJobs, type Jobs } from '../packages/server/src/store/jobs.ts';
 import { openServerDatabase } from '../packages/server/src/store/server-database.ts';
 import { waitForJob } from '../packages/server/src/worker/local-source.ts';
-import { postgresBin, startPostgres } from '../packages/server/test/support/postgres.ts';
+import { postgresBin, startOwnPostgres } from '../packages/server/test/support/postgres.ts';
 import { type BenchOptions, type BenchResult, type Line, median } from './report.ts';
 
 const owners = 50;
@@ -19,7 +19,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   const scale = quick ? 0.1 : 1;
   const lines: Line[] = [];
   await using opened = new AsyncDisposableStack();
-  const postgres = postgresBin ? opened.use(await startPostgres({ isDurable: true })) : undefined;
+  const postgres = postgresBin ? opened.use(await startOwnPostgres({ isDurable: true })) : undefined;
   const databases: [string, string | undefined][] = [['SQLite', undefined]];
   if (postgres) databases.push(['PostgreSQL', await postgres.database()]);
   for (const [name, url] of databases) {

@@ -9,13 +9,14 @@ import { addServe } from '../packages/server/src/cli/commands/serve.ts';
 import { addWorker } from '../packages/server/src/cli/commands/worker.ts';
 import { settings } from '../packages/server/src/settings.ts';
 import { readText, repository } from './documents.ts';
-import { findKubectl, findProgram } from './programs.ts';
+import { findCaddy, findKubectl, findProgram } from './programs.ts';
 
 /* The files under deploy/ for systemd, Kubernetes and containers, checked by the programs that read them. deploy/slurm: slurm.test.ts. */
 
 const analyze = findProgram('systemd-analyze', ['--version']);
 const kubectl = findKubectl();
 const validate = findProgram('kubernetes-validate', ['--version']);
+const caddy = findCaddy();
 
 const folder = mkdtempSync(join(tmpdir(), 'tomaat-deploy-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -194,4 +195,58 @@ describe('deploy/container', () => {
     expect(understand(services.tomaat.command).login).toBe(true);
     expect(understand(services.worker.command).workers).toBe(1);
   });
+
+  it('the servers of compose.replicas.yaml share database, files and keys, and have their own folders', () => {
+    const file = parse(readText('deploy/container/compose.replicas.yaml'), { merge: true });
+    const { one, two, keys, postgres, worker } = file.services as Record<string, Service>;
+    expect(understand(worker.command).workers).toBe(1);
+    for (const [name, { command, volumes, depends_on: after }] of Object.entries({ one, two })) {
+      expect(understand(command)).toMatchObject({
+        login: true,
+        database: '/run/secrets/database',
+        blobs: '/volumes',
+      });
+      expect(volumes).toEqual([`${name}:/data`, 'volumes:/volumes']);
+      expect(keys.volumes).toContain(`${name}:/${name}`);
+      expect(Object.keys(after)).toEqual(['postgres', 'keys']);
+    }
+    const used = [one, two, keys, postgres].flatMap(({ secrets }) => secrets);
+    expect(new Set(used)).toEqual(new Set(Object.keys(file.secrets)));
+    // No password is in the file, and nothing may become root again.
+    for (const { privileged, cap_drop: dropped } of [one, two, keys, worker]) {
+      expect(privileged).toBeUndefined();
+      expect(dropped).toEqual(['ALL']);
+    }
+  });
+
+  it.skipIf(!caddy)('Caddy takes its file, and not one with a planted fault', () => {
+    const text = readText('deploy/container/Caddyfile');
+    const validated = (content: string) => {
+      const at = join(folder, 'Caddyfile');
+      writeFileSync(at, content);
+      return spawnSync(caddy!, ['validate', '--config', at, '--adapter', 'caddyfile'], {
+        encoding: 'utf8',
+        env: { ...process.env, HOME: folder, TOMAAT_NAME: 'tomaat.example' },
+      });
+    };
+    const valid = validated(text);
+    expect(valid.status, valid.stderr).toBe(0);
+    for (const [right, wrong] of [
+      ['health_uri', 'health_url'],
+      ['round_robin', 'round-robin'],
+      ['lb_try_duration 5s', 'lb_try_duration soon'],
+    ]) {
+      expect(text).toContain(right);
+      expect(validated(text.replace(right, wrong)).status, wrong).not.toBe(0);
+    }
+  });
 });
+
+interface Service {
+  command: string[];
+  volumes: string[];
+  secrets: string[];
+  depends_on: object;
+  privileged?: boolean;
+  cap_drop: string[];
+}

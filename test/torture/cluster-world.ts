@@ -7,7 +7,7 @@ import { createKey } from '../../packages/server/src/access/keys.ts';
 import type { Database } from '../../packages/server/src/store/database.ts';
 import type { KeySchema } from '../../packages/server/src/store/key-schema.ts';
 import { openServerDatabase, type ServerSchema } from '../../packages/server/src/store/server-database.ts';
-import { startPostgres, type TestPostgres } from '../../packages/server/test/support/postgres.ts';
+import { type OwnPostgres, startOwnPostgres } from '../../packages/server/test/support/postgres.ts';
 import { type CuttableLink, createCuttableLink } from './cuttable-link.ts';
 import { type MortalServer, openMortalServer, startWorkerProcess, type WorkerProcess } from './harness.ts';
 
@@ -22,7 +22,7 @@ export interface Cluster extends AsyncDisposable {
   readonly url: string;
   readonly folder: string;
   readonly database: Database<ServerSchema>;
-  readonly postgres: TestPostgres;
+  readonly postgres: OwnPostgres;
   readonly replicas: readonly MortalServer[];
   /** Between each server and the database. */
   readonly links: readonly CuttableLink[];
@@ -42,7 +42,7 @@ export async function openCluster(
 ): Promise<Cluster> {
   await using opened = new AsyncDisposableStack();
   // Commits have to survive a kill.
-  const postgres = opened.use(await startPostgres({ isDurable: true }));
+  const postgres = opened.use(await startOwnPostgres({ isDurable: true }));
   const address = await postgres.database();
   const replicas: MortalServer[] = [];
   const links: CuttableLink[] = [];

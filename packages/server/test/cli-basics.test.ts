@@ -3,11 +3,13 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import type { Entry } from '@tomaat/client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { openKeyFolder } from '../src/access/key-folder.ts';
+import { listKeys } from '../src/access/keys.ts';
 import { loadConfig } from '../src/config.ts';
 import { deadAddress, fakeServer, temporaryFolder, tomaat } from './cli-fixture.ts';
+import { databaseOf } from './support/tested-database.ts';
 
 let folder: { path: string; remove(): void };
 beforeEach(() => {
@@ -207,15 +209,10 @@ describe('tomaat keys', () => {
     expect(all.map(({ code, stderr }) => [code, code === 0 ? '' : stderr])).toEqual(
       labels.map(() => [0, '']),
     );
-    for (const file of ['server.db', 'registry.db']) {
-      const database = new DatabaseSync(join(folder.path, 'new', file));
-      const rows = database.prepare('SELECT label FROM api_key ORDER BY label').all();
-      database.close();
-      expect(
-        rows.map(({ label }) => label),
-        file,
-      ).toEqual(labels);
-    }
+    const made = join(folder.path, 'new');
+    await using keys = await openKeyFolder(made, ['server', 'registry'], { shared: await databaseOf(made) });
+    for (const db of keys.databases)
+      expect((await listKeys(db)).map(({ label }) => label).sort()).toEqual(labels);
   });
 
   it.each([

@@ -17,6 +17,7 @@ import {
   type Service,
 } from '@tomaat/client';
 import { identityOf, payloadOf } from './registry-helpers.ts';
+import { databaseEnv } from './support/tested-database.ts';
 
 export const bin = fileURLToPath(new URL('../bin/tomaat.js', import.meta.url));
 
@@ -43,15 +44,16 @@ export interface CliOptions {
 }
 
 /** Runs the real bin, away from the user's own settings. */
-export function tomaat(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+export async function tomaat(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const { node = process.execPath, env = {}, cwd, onStderr } = options;
   const inherited = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(TOMAAT_|NODE_OPTIONS|VITEST)/.test(name)),
   );
+  const database = await databaseEnv(args);
   return new Promise((resolve, reject) => {
     const child = spawn(node, [bin, ...args], {
       cwd,
-      env: { ...inherited, XDG_DATA_HOME: dataHome, ...env },
+      env: { ...inherited, XDG_DATA_HOME: dataHome, ...database, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const result: CliResult = { code: null, signal: null, stdout: '', stderr: '' };

@@ -16,6 +16,7 @@ import { settingsOf } from './login-app.ts';
 import { openOidcProvider } from './oidc-provider.ts';
 import { encode, phantom } from './phantom.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
+import { databaseOf } from './support/tested-database.ts';
 import { startTestServer } from './test-server.ts';
 
 /* `tomaat erase`: what belongs to somebody is gone, and what belongs to others is not. */
@@ -133,7 +134,7 @@ async function makeTenants(dataFolder: string): Promise<[Tenant, Tenant]> {
 
 /** The rows of an owner, by table. */
 async function rowsOf(dataFolder: string, owner: string): Promise<Record<string, number>> {
-  await using database = await openServerDatabase(dataFolder);
+  await using database = await openServerDatabase(dataFolder, await databaseOf(dataFolder));
   const counts: Record<string, number> = {};
   for (const table of ['job', 'upload', 'created_on', 'session'] as const)
     counts[table] = (
@@ -349,7 +350,7 @@ describe('people of an issuer', () => {
       });
       void server;
     }
-    const database = await openServerDatabase(dataFolder);
+    const database = await openServerDatabase(dataFolder, await databaseOf(dataFolder));
     const job = {
       service: 'threshold',
       state: 'failed',

@@ -1,5 +1,4 @@
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { pino } from 'pino';
 import type { OidcSettings } from '../src/access/claims.ts';
@@ -9,10 +8,10 @@ import type { KeyScope } from '../src/access/scopes.ts';
 import { createApp, listenHttp, listenHttps } from '../src/http/app.ts';
 import { createLogin } from '../src/http/login.ts';
 import { openPublicAddress } from '../src/http/public-address.ts';
-import { openDatabase } from '../src/store/database.ts';
-import { type ServerSchema, serverMigrations } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/server-database.ts';
 import { openCertificate } from '../src/tls.ts';
 import type { OidcProvider } from './oidc-provider.ts';
+import { databaseOf } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 export type LogLine = Record<string, unknown> & { level: number; msg: string };
@@ -32,7 +31,7 @@ export async function openLoginApp({
   tls?: boolean;
 } = {}) {
   const folder = await temporaryFolder();
-  const database = await openDatabase<ServerSchema>(join(folder, 'server.db'), serverMigrations);
+  const database = await openServerDatabase(folder, await databaseOf(folder));
   const clock = { ms: 0 };
   const now = () => Date.now() + clock.ms;
   const oidc = settings && createOidc({ settings, now, retryMs: 0 });

@@ -10,6 +10,7 @@ import { createBrowserLike } from './browser-like.ts';
 import { settingsOf } from './login-app.ts';
 import { type OidcProvider, openOidcProvider } from './oidc-provider.ts';
 import { encode, phantom } from './phantom.ts';
+import { databaseOf } from './support/tested-database.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 describe('a server and a registry with login', () => {
@@ -26,7 +27,9 @@ describe('a server and a registry with login', () => {
     const { dataFolder } = server;
     const common = { host: '127.0.0.1', port: 0, dataFolder, logger: false } as const;
     registry = await startRegistry({ ...common, login: true, oidc, page });
-    await using keys = await openKeyFolder(dataFolder, ['server', 'registry']);
+    await using keys = await openKeyFolder(dataFolder, ['server', 'registry'], {
+      shared: await databaseOf(dataFolder),
+    });
     ({ key } = await createKey(keys.databases, { label: 'ward 3', scopes: ['predict'] }));
   }, 60_000);
   afterAll(async () => {

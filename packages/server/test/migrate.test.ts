@@ -8,9 +8,11 @@ import { migrateToFolder } from '../src/migrate/to-folder.ts';
 import { migrateToShared } from '../src/migrate/to-shared.ts';
 import { openDatabase } from '../src/store/database.ts';
 import { movedFile } from '../src/store/moved.ts';
+import { openRegistryDatabase } from '../src/store/registry-database.ts';
 import { openServerDatabase, serverDatabaseFile, serverMigrations } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { tomaat } from './cli-fixture.ts';
+import { keyRow } from './database-rows.ts';
 import {
   brightIn,
   headers,
@@ -127,7 +129,7 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
 
     it('lets no server begin on what was left behind', async () => {
       await expect(startTestServer(apps, { dataFolder: at.dataFolder })).rejects.toThrow(
-        /were moved to postgres:.*--database/,
+        /are in postgres:.*--database/,
       );
       const keys = await tomaat(['keys', 'list', '--data', at.dataFolder]);
       expect(keys).toMatchObject({ code: 2, stderr: expect.stringContaining('--database') });
@@ -205,6 +207,26 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
       expect(await rowsOf(serverDatabaseFile(folder))).toEqual(before);
       expect(before.job).toHaveLength(5);
       expect(before.session).toHaveLength(1);
+    });
+
+    it('of a registry in the same folder are moved, too, there and back', async () => {
+      const { dataFolder, url, blobs } = await prepare('registry');
+      const keyOf = async (folder: string, shared?: string) => {
+        await using registry = await openRegistryDatabase(folder, shared);
+        return await registry.db.selectFrom('api_key').selectAll().execute();
+      };
+      {
+        await using registry = await openRegistryDatabase(dataFolder);
+        await registry.db.insertInto('api_key').values(keyRow).execute();
+      }
+      const keys = await keyOf(dataFolder);
+      await migrateToShared({ dataFolder, database: url, blobs, ...quiet });
+      expect(await keyOf(dataFolder, url)).toEqual([{ ...keyRow, hash: Buffer.from(keyRow.hash) }]);
+      await migrateToFolder({ dataFolder, database: url, blobs, ...quiet });
+      expect(await keyOf(dataFolder)).toEqual(keys);
+      // The folder is its own again.
+      await using server = await startTestServer(apps, { dataFolder });
+      expect((await server.app.inject('/health/ready')).statusCode).toBe(200);
     });
 
     it('are not written by a migration that is interrupted, which can be repeated', async () => {
@@ -285,7 +307,10 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
     expect(secret).toMatchObject({ code: 2, stderr: expect.stringContaining('The password in --to') });
     expect(secret.stderr).not.toContain('secret@');
     const nowhere = await tomaat(['migrate', '--to', address, '--data', join(work, 'nowhere')]);
-    expect(nowhere).toMatchObject({ code: 2, stderr: expect.stringContaining('no data of a server') });
+    expect(nowhere).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('no data of a server or registry'),
+    });
     await using server = await startTestServer(apps, { dataFolder });
     expect(await to()).toMatchObject({ code: 2, stderr: expect.stringContaining('in use') });
     await server.close();

@@ -8,6 +8,7 @@ import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import type { ServerOptions } from '../src/server/options.ts';
 import { ownNodeOptions } from '../src/source.ts';
+import { sharedOptions } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 const processFile = fileURLToPath(new URL('./server-process.ts', import.meta.url));
@@ -35,7 +36,14 @@ export async function startRealServer(
   options: Partial<Omit<ServerOptions, 'logger'>> = {},
 ): Promise<RealServer> {
   const dataFolder = options.dataFolder ?? (await temporaryFolder());
-  const all = { appFolders, port: 0, tlsPort: 0, ...options, dataFolder };
+  const all = {
+    appFolders,
+    port: 0,
+    tlsPort: 0,
+    ...(await sharedOptions(dataFolder)),
+    ...options,
+    dataFolder,
+  };
   const child = fork(processFile, [JSON.stringify(all)], { execArgv: [...ownNodeOptions] });
   const exit = once(child, 'exit');
   const answer = async <T>() => (await Promise.race([once(child, 'message'), exit.then(() => [])]))[0] as T;

@@ -16,7 +16,7 @@ import { createKey } from '../src/access/keys.ts';
 import type { KeyScope } from '../src/access/scopes.ts';
 import { type Identity, openIdentity } from '../src/identity.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
-import { wantedDatabase } from './support/wanted-database.ts';
+import { databaseOf } from './support/tested-database.ts';
 
 /** What a test opened is closed in the opposite order. */
 export function createCleanup() {
@@ -56,7 +56,7 @@ export async function openTestRegistry(
       const listening = registry.app.server.address() as AddressInfo | null;
       return address === registryUrl || address === `http://127.0.0.1:${listening?.port}`;
     },
-    database: await wantedDatabase(folder),
+    database: await databaseOf(folder),
     ...options,
     dataFolder: folder,
   });

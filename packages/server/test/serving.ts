@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { bin, endsWithTest } from './cli-fixture.ts';
+import { databaseEnv } from './support/tested-database.ts';
 
 /** What a serving command prints with --json. */
 export interface Addresses {
@@ -44,7 +45,7 @@ export async function startServing(
   ];
   const child = spawn(process.execPath, all, {
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: { ...process.env, NODE_OPTIONS: '', ...env },
+    env: { ...process.env, NODE_OPTIONS: '', ...(await databaseEnv(args)), ...env },
     ...user,
   });
   let [out, log] = ['', ''];

@@ -11,6 +11,7 @@ import { openServerDatabase } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { databaseOf } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 import { nodeApp } from './warm-fixture.ts';
 
@@ -210,7 +211,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
 });
 
 async function makeKey(dataFolder: string): Promise<string> {
-  await using database = await openServerDatabase(dataFolder);
+  await using database = await openServerDatabase(dataFolder, await databaseOf(dataFolder));
   const { key } = await createKey(database.db as never, { label: 'worker', scopes: ['worker'] });
   return key;
 }

@@ -6,7 +6,7 @@ import pino from 'pino';
 import './check-answers.ts';
 import type { ServerOptions } from '../src/server/options.ts';
 import { type RunningServer, startServer } from '../src/server.ts';
-import { wantedDatabase } from './support/wanted-database.ts';
+import { sharedOptions } from './support/tested-database.ts';
 
 export const repository = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -29,7 +29,7 @@ export async function startTestServer(
     port: 0,
     tlsPort: 0,
     logger: pino({ level: process.env.TEST_LOG ?? 'silent' }),
-    database: await wantedDatabase(dataFolder),
+    ...(await sharedOptions(dataFolder)),
     ...options,
     dataFolder,
   });

@@ -7,6 +7,7 @@ import { type Blobs, openBlobs } from '../src/store/blobs.ts';
 import type { Database } from '../src/store/database.ts';
 import { openServerDatabase, type ServerSchema } from '../src/store/server-database.ts';
 import { openUploads, type Uploads, type UploadsOptions } from '../src/store/uploads.ts';
+import { databaseOf } from './support/tested-database.ts';
 
 /* Uploads in a folder of their own for each test of a file, which calls useUploads(). */
 
@@ -49,7 +50,7 @@ export function useUploads(): void {
   let dataFolder: string;
   beforeAll(async () => {
     dataFolder = await mkdtemp(join(tmpdir(), 'tomaat-uploads-'));
-    database = await openServerDatabase(dataFolder);
+    database = await openServerDatabase(dataFolder, await databaseOf(dataFolder));
   });
   afterAll(async () => {
     await database.close();

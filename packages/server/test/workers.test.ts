@@ -19,6 +19,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, deadAddress, endsWithTest, tomaat } from './cli-fixture.ts';
 import { niftiFiles, niftiPlace } from './placed-files.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
+import { databaseOf } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 /* `tomaat worker`: predictions on another machine, with nothing but the server's address and a key. */
@@ -51,7 +52,7 @@ afterAll(async () => {
 });
 
 async function makeKey(dataFolder: string): Promise<string> {
-  await using database = await openServerDatabase(dataFolder);
+  await using database = await openServerDatabase(dataFolder, await databaseOf(dataFolder));
   const { key } = await createKey(database.db as never, { label: 'gpu', scopes: ['worker'] });
   return key;
 }
@@ -358,7 +359,7 @@ describe('tomaat worker', () => {
     expect([none.code, none.stderr]).toEqual([2, expect.stringContaining('tomaat keys create')]);
     const bare = await tomaat(['worker', server.url, ...apps, ...flags]);
     expect([bare.code, bare.stderr]).toEqual([2, expect.stringContaining('--scope worker')]);
-    await using database = await openServerDatabase(server.dataFolder);
+    await using database = await openServerDatabase(server.dataFolder, await databaseOf(server.dataFolder));
     const { key } = await createKey(database.db as never, { label: 'x', scopes: ['predict'] });
     const scope = await tomaat(['worker', server.url, ...apps, '--token', key, ...flags]);
     expect([scope.code, scope.stderr]).toEqual([2, expect.stringContaining('lacks the scope worker')]);

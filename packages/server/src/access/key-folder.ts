@@ -7,6 +7,7 @@ import { leaveForAudit } from '../audit/pending.ts';
 import type { Database } from '../store/database.ts';
 import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
 import type { KeySchema } from '../store/key-schema.ts';
+import { requireNotMoved } from '../store/moved.ts';
 import { openRegistryDatabase } from '../store/registry-database.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
 import {
@@ -66,12 +67,16 @@ export interface KeyFolder extends AsyncDisposable {
 export const hasKeys = (folder: string, { shared }: SharedPlace = {}): boolean =>
   allPlaces.some((place) => exists(folder, place, shared));
 
-/** Opens the databases of these places and creates missing ones; without places, opens the existing ones. */
+/**
+ * Opens the databases of these places and creates missing ones; without places, opens the existing ones.
+ * @throws TomaatError CONFLICT if the server's is a shared one that was not named: a key would be in the wrong database.
+ */
 export async function openKeyFolder(
   folder: string,
   places?: readonly KeyPlace[],
   { shared }: SharedPlace = {},
 ): Promise<KeyFolder> {
+  if (shared === undefined) requireNotMoved(folder);
   const wanted = places ?? allPlaces.filter((place) => exists(folder, place, shared));
   await using opened = new AsyncDisposableStack();
   const databases: Kysely<KeySchema>[] = [];
@@ -117,10 +122,10 @@ export async function allKeys(databases: readonly Kysely<KeySchema>[]): Promise<
  * Gives a database the keys that the others of its data folder have, and ends those that were revoked there: for one that was
  * created after them.
  */
-export async function adoptKeys(folder: string, place: KeyPlace): Promise<void> {
-  const others = allPlaces.filter((other) => other !== place && exists(folder, other));
+export async function adoptKeys(folder: string, place: KeyPlace, at: SharedPlace = {}): Promise<void> {
+  const others = allPlaces.filter((other) => other !== place && exists(folder, other, at.shared));
   if (others.length === 0) return;
-  await using keys = await openKeyFolder(folder, [place, ...others]);
+  await using keys = await openKeyFolder(folder, [place, ...others], at);
   const [own, ...rest] = keys.databases;
   for (const db of rest) {
     for (const row of await db.selectFrom('api_key').selectAll().execute()) {

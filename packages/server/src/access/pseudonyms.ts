@@ -14,7 +14,7 @@ export interface Pseudonyms {
   of(owner: string): string;
 }
 
-const pseudonymFile = 'pseudonym.key';
+export const pseudonymFile = 'pseudonym.key';
 
 /** Opens the key of a data folder, or creates it. */
 export async function openPseudonyms(dataFolder: string): Promise<Pseudonyms> {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { postgresBin, startPostgres, type TestPostgres } from '../../test/support/postgres.ts';
+import { type OwnPostgres, postgresBin, startOwnPostgres } from '../../test/support/postgres.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import type { AuditSchema } from '../store/audit-schema.ts';
 import type { Database } from '../store/database.ts';
@@ -16,7 +16,7 @@ import { verifyAudit, verifyAuditTable } from './verify-audit.ts';
 
 /* The log of two servers with one database. Their folders are one here, which holds nothing of the log. */
 
-let postgres: TestPostgres | undefined;
+let postgres: OwnPostgres | undefined;
 let folder: string;
 let url: string;
 let identity: Identity;
@@ -42,7 +42,7 @@ const addKey = (trx: Database<ServerSchema>['db'], id: string) =>
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tomaat-audit-table-'));
-  if (postgresBin) postgres = await startPostgres();
+  if (postgresBin) postgres = await startOwnPostgres();
   identity = await openIdentity(folder);
 });
 afterAll(async () => {

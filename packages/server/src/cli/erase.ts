@@ -49,7 +49,7 @@ export async function erase(flags: EraseFlags): Promise<number> {
   const keyId = flags.key === undefined ? undefined : keyIdOf(flags.key);
   if (flags.revoke && keyId === undefined)
     throw new TomaatError('BAD_REQUEST', '--revoke has no key to revoke. Name it with --key ID.');
-  if (at.shared === undefined) await hideAll(folder);
+  await hideAll(folder, at);
   const found = await count(folder, owners, at);
   const label = keyId === undefined ? undefined : await labelOf(folder, keyId, at);
   const isNothing = found.jobs + found.uploads + found.sessions === 0;
@@ -104,7 +104,7 @@ async function count(folder: string, owners: readonly string[], at: SharedPlace)
       ['sessions', 'session'],
     ] as const) {
       // The others have sessions alone.
-      if (table !== 'session' && keys.places[index] !== 'server') continue;
+      if (table !== 'session' && keys.places[index] === 'gateway') continue;
       const found = await sql<{
         count: number;
       }>`SELECT count(*) AS count FROM ${sql.table(table)} WHERE owner IN (${sql.join(owners)})`.execute(db);
@@ -115,10 +115,13 @@ async function count(folder: string, owners: readonly string[], at: SharedPlace)
 }
 
 /** Owners that an earlier version stored in plain text, if no server has been started since. */
-async function hideAll(folder: string): Promise<void> {
+async function hideAll(folder: string, at: SharedPlace): Promise<void> {
   const pseudonyms = await openPseudonyms(folder);
-  await using keys = await openKeyFolder(folder);
-  for (const db of keys.databases) await hideOwners(db as unknown as Kysely<unknown>, pseudonyms);
+  await using keys = await openKeyFolder(folder, undefined, at);
+  // No earlier version stored any in a shared database.
+  for (const [index, db] of keys.databases.entries())
+    if (at.shared === undefined || keys.places[index] === 'gateway')
+      await hideOwners(db as unknown as Kysely<unknown>, pseudonyms);
 }
 
 async function labelOf(folder: string, keyId: string, at: SharedPlace): Promise<string | undefined> {

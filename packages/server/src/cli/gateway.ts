@@ -22,6 +22,7 @@ import { openLog } from './log.ts';
 import { pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, loginLines, prepareIssuer } from './print-access.ts';
+import { databaseOf } from './shared-database.ts';
 
 /** How the gateway reaches services and archives: as the other commands do, but nobody is asked about a certificate. */
 export const connectFor =
@@ -47,11 +48,13 @@ export async function gateway(
   const { config, warnings } = await readGatewayConfig(rulesFile);
   for (const { line, path, message } of warnings) logger.warn({ line, path }, `${rulesFile}: ${message}`);
   await prepareIssuer(settings);
+  const database = databaseOf(loaded);
   using interrupt = openInterrupt();
   await using opened = new AsyncDisposableStack();
   const running = await startGatewayServer({
     config,
     dataFolder: settings.data,
+    database,
     host: settings.host,
     port: settings.gatewayPort,
     strictPort: sources.gatewayPort !== 'default',
@@ -66,7 +69,7 @@ export async function gateway(
   const { certificates } = running;
   if (certificates) hangup.add('the certificate', () => certificates.reload());
   hangup.add('the audit log', () => running.reopenFiles());
-  await printStart(loaded, config, running, json);
+  await printStart(loaded, config, running, { database, json });
   await new Promise<void>((resolve) => {
     if (interrupt.signal.aborted) resolve();
     else interrupt.signal.addEventListener('abort', () => resolve(), { once: true });
@@ -112,9 +115,11 @@ async function printStart(
   { config: settings, sources }: LoadedConfig,
   config: GatewayConfig,
   running: RunningGateway,
-  json: boolean,
+  { database, json }: { database?: string; json: boolean },
 ): Promise<void> {
-  const adminKey = settings.login ? await makeFirstAdminKey(settings.data, ['gateway']) : undefined;
+  const adminKey = settings.login
+    ? await makeFirstAdminKey(settings.data, ['gateway'], { shared: database })
+    : undefined;
   const names = (map: object) => Object.keys(map);
   const facts = {
     gateway: running.url,
@@ -138,7 +143,7 @@ async function printStart(
   const fault = running.certificates?.fault();
   if (fault) lines.push(fault);
   if (settings.login) lines.push(loginLines(settings, settings.publicUrl ?? running.url));
-  if (adminKey) lines.push(await adminKeyLines(adminKey, settings.data));
+  if (adminKey) lines.push(await adminKeyLines(adminKey, settings.data, { shared: database }));
   if (sources.gatewayPort === 'default' && running.port !== settings.gatewayPort)
     lines.push(`Port ${settings.gatewayPort} is in use: using port ${running.port} instead.`);
   console.log(lines.join('\n'));

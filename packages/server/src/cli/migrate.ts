@@ -62,7 +62,7 @@ export async function migrate(flags: MigrateFlags): Promise<number> {
       );
   } else
     lines.push(
-      `Start the server with --data ${dataFolder}, without --database. What was moved is still in the database and its store of files: once all works, delete it (DROP SCHEMA tomaat CASCADE).`,
+      `Start the server with --data ${dataFolder}, without --database. What was moved is still in the database and its store of files: once all works, delete it (DROP SCHEMA tomaat, tomaat_registry CASCADE).`,
     );
   console.log(lines.map(plain).join('\n'));
   return isWhole ? 0 : 1;

@@ -1,6 +1,8 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { hasKeys } from '../access/key-folder.ts';
-import { openPseudonyms } from '../access/pseudonyms.ts';
+import { openPseudonyms, pseudonymFile } from '../access/pseudonyms.ts';
 import { dataFolderFor } from '../config.ts';
 
 /** Whose data a command uses: exactly one of these. */
@@ -33,7 +35,8 @@ export async function ownersOf(flags: OwnerFlags): Promise<string[]> {
   }
   if (key !== undefined) return [`key:${keyIdOf(key)}`];
   const folder = dataFolderFor(flags);
-  if (!hasKeys(folder))
+  // Where servers share a database, the folder of each has the key of the pseudonyms.
+  if (!existsSync(join(folder, pseudonymFile)) && !hasKeys(folder))
     throw new TomaatError(
       'NOT_FOUND',
       `No data of a server, registry or gateway was found in ${folder}. Check --data.`,

@@ -52,7 +52,7 @@ export async function registry(loaded: LoadedConfig, options: { json: boolean })
       const fault = certificates?.fault();
       if (fault) console.log(fault);
       if (config.login) console.log(loginLines(config, config.publicUrl ?? running.url));
-      if (adminKey) console.log(await adminKeyLines(adminKey, data));
+      if (adminKey) console.log(await adminKeyLines(adminKey, data, { shared: database }));
       if (sources.registryPort === 'default' && running.port !== registryPort) {
         console.log(`Port ${registryPort} is in use: using port ${running.port} instead.`);
       }

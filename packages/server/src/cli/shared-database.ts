@@ -21,19 +21,20 @@ export function databaseOf({ config, sources }: LoadedConfig, flag = '--database
       );
     return database;
   }
+  const shown = database.slice(0, 200);
   let text: string;
   try {
     text = readFileSync(database, 'utf8').trim();
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw fault(
-      `The file ${database} of ${flag} cannot be read (${code}). Give a file that holds the address, or the address itself: postgres://USER@HOST/DATABASE.`,
+      `The file ${shown} of ${flag} cannot be read (${code}). Give a file that holds the address, or the address itself: postgres://USER@HOST/DATABASE.`,
       error,
     );
   }
   if (!isAddress(text) || text.includes('\n'))
     throw fault(
-      `The file ${database} of ${flag} does not hold an address such as postgres://USER:PASSWORD@HOST/DATABASE, and nothing else.`,
+      `The file ${shown} of ${flag} does not hold an address such as postgres://USER:PASSWORD@HOST/DATABASE, and nothing else.`,
     );
   return text;
 }

@@ -27,6 +27,8 @@ export interface GatewayServerOptions
   config: GatewayConfig;
   /** Holds `gateway.db` and the folder `gateway`; a server and a registry may run in it at the same time. */
   dataFolder: string;
+  /** The address of the PostgreSQL database that the servers of the data folder share: keys are also there. */
+  database?: string;
   host: string;
   port: number;
   /** Whether a port in use is an error; otherwise the next free one is used. */
@@ -83,7 +85,7 @@ export async function startGatewayServer(options: GatewayServerOptions): Promise
   opened.defer(() => audit.record('gateway.stopped'));
   const recorder = opened.use(countRefusals(audit));
   const database = opened.use(await openGatewayDatabase(dataFolder));
-  await adoptKeys(dataFolder, 'gateway');
+  await adoptKeys(dataFolder, 'gateway', { shared: options.database });
   const certificates = plain ? undefined : opened.use(await openOwnCertificates(options));
 
   const rules = config.rules.map(({ id }) => id);

@@ -10,6 +10,7 @@ import { isBucketAddress } from '../store/bucket.ts';
 import { openBucketBlobs } from '../store/bucket-blobs.ts';
 import type { Database } from '../store/database.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
+import { registrySchema } from '../store/registry-database.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
 import { openUidKey } from '../store/uid-key.ts';
 import type { AnyTables } from './rows.ts';
@@ -82,10 +83,7 @@ export async function checkKeys(
 }
 
 /** Any table of a database by its name. */
-export const anyTables = ({ db }: Pick<Database<ServerSchema>, 'db'>) => db as unknown as Kysely<AnyTables>;
+export const anyTables = ({ db }: { readonly db: unknown }) => db as Kysely<AnyTables>;
 
-/** The address as it may be shown. */
-export function withoutPassword(address: string): string {
-  const url = new URL(address);
-  return `postgres://${url.host}${url.pathname}`;
-}
+/** The tables of registries in the same PostgreSQL database, also within a transaction of the others. */
+export const ofRegistry = (db: Kysely<AnyTables>): Kysely<AnyTables> => db.withSchema(registrySchema);

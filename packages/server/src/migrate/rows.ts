@@ -124,9 +124,10 @@ export async function usedTables(db: Kysely<AnyTables>, tables: readonly Table[]
   const used: string[] = [];
   for (const { name } of tables) {
     if (name === 'tomaat_migration') continue;
-    const isFirst = name === 'audit_head' ? sql`sequence > 0` : sql`1 = 1`;
-    const { rows } = await sql`SELECT 1 FROM ${sql.table(name)} WHERE ${isFirst} LIMIT 1`.execute(db);
-    if (rows.length > 0) used.push(name);
+    let rows = db.selectFrom(name).selectAll().limit(1);
+    // Its one row is there from the beginning.
+    if (name === 'audit_head') rows = rows.where('sequence', '>', 0);
+    if ((await rows.execute()).length > 0) used.push(name);
   }
   return used;
 }
@@ -139,6 +140,26 @@ export async function continueNumbers(db: Kysely<AnyTables>): Promise<void> {
   for (const { table, column } of rows)
     await sql`SELECT setval(pg_get_serial_sequence(${table}, ${column}),
       (SELECT coalesce(max(${sql.ref(column)}), 0) + 1 FROM ${sql.table(table)}), false)`.execute(db);
+}
+
+/** How the rows of a table are moved. */
+export type CopyOf = (table: Table) => CopyOptions;
+
+/** Copies all tables that are copied, and compares each with what was written; the rows by table, without empty ones. */
+export async function copyTables(
+  from: Kysely<AnyTables>,
+  to: Kysely<AnyTables>,
+  tables: readonly Table[],
+  { copyOf = () => ({}), before }: { copyOf?: CopyOf; before(done: number): void },
+): Promise<Record<string, number>> {
+  const rows: Record<string, number> = {};
+  for (const [done, table] of tables.entries()) {
+    before(done);
+    const written = await copyTable(from, to, table, copyOf(table));
+    await requireCopied(to, table, written);
+    if (written.rows > 0) rows[table.name] = written.rows;
+  }
+  return rows;
 }
 
 /** What becomes of a job that a server or a worker had begun: it is computed again, and that is not held against it. */

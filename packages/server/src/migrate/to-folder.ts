@@ -7,10 +7,11 @@ import { markMovedAway } from '../access/deployment.ts';
 import { leaveForAudit } from '../audit/pending.ts';
 import type { AuditSchema } from '../store/audit-schema.ts';
 import { openBlobs } from '../store/blobs.ts';
-import { type Database, lockDataFolder, openDatabase } from '../store/database.ts';
+import { lockDataFolder } from '../store/database.ts';
 import { syncFolder } from '../store/disk.ts';
 import { movedTo } from '../store/moved.ts';
-import { type ServerSchema, serverDatabaseFile, serverMigrations } from '../store/server-database.ts';
+import { openRegistryDatabase, registryDatabaseFile } from '../store/registry-database.ts';
+import { openServerDatabase, serverDatabaseFile } from '../store/server-database.ts';
 import { continueAuditFiles } from './audit-lines.ts';
 import { copyBlobs, joinUploads, referencedBlobs } from './files.ts';
 import {
@@ -18,11 +19,12 @@ import {
   checkKeys,
   type Migrated,
   type MigrateOptions,
+  ofRegistry,
   openPlace,
   openUnused,
   ownBlobs,
 } from './places.ts';
-import { copyTable, queuedAgain, type Row, requireCopied, tablesToCopy } from './rows.ts';
+import { type AnyTables, type CopyOf, copyTables, queuedAgain, type Row, tablesToCopy } from './rows.ts';
 import { removeMark } from './to-shared.ts';
 
 /** What is built before it takes its place in the data folder. */
@@ -55,7 +57,9 @@ export async function migrateToFolder(options: MigrateOptions): Promise<Migrated
   const stage = join(dataFolder, stageName);
   await rm(stage, { recursive: true, force: true });
   await mkdir(stage, { mode: 0o700 });
-  const tables = await buildDatabase(shared, serverDatabaseFile(stage), options);
+  // Its tables are made by opening it, where no registry has.
+  await (await openRegistryDatabase(dataFolder, url)).close();
+  const tables = await buildDatabases(anyTables(shared), stage, options);
   const uploads = await joinUploads(shared.db, from, join(stage, 'uploads'), signal);
   const auditLines = await continueAuditFiles(shared.db as unknown as Kysely<AuditSchema>, dataFolder);
   signal.throwIfAborted();
@@ -84,36 +88,47 @@ export function requireNoData(dataFolder: string): void {
   );
 }
 
-async function buildDatabase(
-  shared: Database<ServerSchema>,
-  file: string,
+/** SQLite keeps the order in which jobs are inserted. */
+const alone: CopyOf = ({ name }) =>
+  name === 'job'
+    ? {
+        orderBy: ['created_ms', 'arrival', 'id'],
+        change: (row: Row) => ({ ...queuedAgain(row), arrival: 0 }),
+      }
+    : {};
+
+async function buildDatabases(
+  shared: Kysely<AnyTables>,
+  stage: string,
   { signal, onProgress }: Pick<MigrateOptions, 'signal' | 'onProgress'>,
 ): Promise<Record<string, number>> {
-  await using own = await openDatabase<ServerSchema>(file, serverMigrations);
-  const tables: Record<string, number> = {};
-  const alone = (row: Row): Row => ({ ...queuedAgain(row), arrival: 0 });
-  const copied = await tablesToCopy(anyTables(own));
-  for (const [done, table] of copied.entries()) {
-    onProgress('rows', done, copied.length);
-    signal.throwIfAborted();
-    const written = await copyTable(anyTables(shared), anyTables(own), table, {
-      // SQLite keeps the order in which they are inserted.
-      ...(table.name === 'job' && { orderBy: ['created_ms', 'arrival', 'id'], change: alone }),
-    });
-    await requireCopied(anyTables(own), table, written);
-    if (written.rows > 0) tables[table.name] = written.rows;
+  const registry = await openRegistryDatabase(stage);
+  const server = await openServerDatabase(stage);
+  const rows: Record<string, number>[] = [];
+  for (const [own, from] of [
+    [registry, ofRegistry(shared)],
+    [server, shared],
+  ] as const) {
+    await using closed = own;
+    const copied = await tablesToCopy(anyTables(closed));
+    const before = (done: number) => {
+      onProgress('rows', done, copied.length);
+      signal.throwIfAborted();
+    };
+    rows.push(await copyTables(from, anyTables(closed), copied, { copyOf: alone, before }));
+    await closed.truncateWal();
   }
-  await own.truncateWal();
-  return tables;
+  return { ...rows[0], ...rows[1] };
 }
 
 /** The database last: with it the folder is whole. */
 async function publish(stage: string, dataFolder: string): Promise<void> {
-  const file = serverDatabaseFile(dataFolder);
   await rm(join(dataFolder, 'uploads'), { recursive: true, force: true });
   await rename(join(stage, 'uploads'), join(dataFolder, 'uploads'));
-  for (const beside of ['-wal', '-shm']) await rm(`${file}${beside}`, { force: true });
-  await rename(serverDatabaseFile(stage), file);
+  for (const file of [registryDatabaseFile, serverDatabaseFile]) {
+    for (const beside of ['-wal', '-shm']) await rm(`${file(dataFolder)}${beside}`, { force: true });
+    await rename(file(stage), file(dataFolder));
+  }
   await syncFolder(dataFolder);
   await removeMark(dataFolder);
   await rm(stage, { recursive: true, force: true });

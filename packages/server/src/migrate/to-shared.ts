@@ -5,10 +5,11 @@ import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql, type Transaction } from 'kysely';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
 import { openBlobs } from '../store/blobs.ts';
-import { type Database, lockDataFolder } from '../store/database.ts';
-import { movedFile, requireNotMoved } from '../store/moved.ts';
+import { lockDataFolder } from '../store/database.ts';
+import { markMoved, movedFile, requireNotMoved } from '../store/moved.ts';
+import { withoutPassword } from '../store/postgres-address.ts';
+import { openRegistryDatabase, registryDatabaseFile } from '../store/registry-database.ts';
 import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
-import { writeWhole } from '../store/whole-file.ts';
 import { fillAuditTable } from './audit-lines.ts';
 import { copyBlobs, referencedBlobs, type Split, splitUploads } from './files.ts';
 import {
@@ -16,18 +17,18 @@ import {
   checkKeys,
   type Migrated,
   type MigrateOptions,
+  ofRegistry,
   openPlace,
   openUnused,
   ownBlobs,
-  withoutPassword,
 } from './places.ts';
 import {
   type AnyTables,
+  type CopyOf,
   continueNumbers,
-  copyTable,
+  copyTables,
   queuedAgain,
   type Row,
-  requireCopied,
   tablesOf,
   tablesToCopy,
   usedTables,
@@ -50,7 +51,19 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
   const own = opened.use(await openServerDatabase(dataFolder));
   await hideOwners(own.db as unknown as Kysely<unknown>, await openPseudonyms(dataFolder));
   const shared = opened.use(await openUnused(dataFolder, url));
-  await requireEmpty(anyTables(own), anyTables(shared), url);
+  const registry = existsSync(registryDatabaseFile(dataFolder))
+    ? opened.use(await openRegistryDatabase(dataFolder))
+    : undefined;
+  // Its tables are made by opening it.
+  if (registry) await (await openRegistryDatabase(dataFolder, url)).close();
+  const parts = [
+    { own: anyTables(own), of: (db: Kysely<AnyTables>) => db },
+    ...(registry ? [{ own: anyTables(registry), of: ofRegistry }] : []),
+  ];
+  const requireEmptyParts = async (db: Kysely<AnyTables>) => {
+    for (const part of parts) await requireEmpty(part.own, part.of(db), url);
+  };
+  await requireEmptyParts(anyTables(shared));
   const from = opened.use(await openBlobs(ownBlobs(dataFolder)));
   const place = options.blobs ?? ownBlobs(dataFolder);
   const to = place === ownBlobs(dataFolder) ? from : opened.use(await openPlace(place, dataFolder));
@@ -60,20 +73,28 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
     onFile: (done) => onProgress('files', done, refs.length),
   });
   const uploads = await splitUploads(own.db, join(dataFolder, 'uploads'), to, signal);
-  const tables: Record<string, number> = {};
-  const auditLines = await shared.transaction(async (trx) => {
+  const { tables, auditLines } = await shared.transaction(async (trx) => {
     // A server that starts meanwhile waits for its first line of the log until this has ended.
     await sql`SELECT 1 FROM audit_head FOR UPDATE`.execute(trx);
-    await requireEmpty(anyTables(own), asTables(trx), url);
-    await copyRows(own, asTables(trx), { tables, signal, onProgress });
+    await requireEmptyParts(asTables(trx));
+    const rows: Record<string, number>[] = [];
+    for (const part of parts) {
+      const copied = await tablesToCopy(part.own);
+      const before = (done: number) => {
+        onProgress('rows', done, copied.length);
+        signal.throwIfAborted();
+      };
+      rows.push(
+        await copyTables(part.own, part.of(asTables(trx)), copied, { copyOf: inOrderOfArrival(), before }),
+      );
+    }
     await writeUploads(trx, uploads);
     const lines = await fillAuditTable(trx as never, dataFolder);
     await continueNumbers(asTables(trx));
-    return lines;
+    return { tables: { ...rows[1], ...rows[0] }, auditLines: lines };
   });
   await checkKeys(shared, { dataFolder, blobs: place });
-  const moved = { to: withoutPassword(url), time: new Date().toISOString() };
-  await writeWhole(join(dataFolder, movedFile), `${JSON.stringify(moved, null, 1)}\n`);
+  await markMoved(dataFolder, url);
   return { tables, ...copied, uploads: uploads.length, auditLines };
 }
 
@@ -81,6 +102,7 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
 export const leftBehind = (dataFolder: string, blobs?: string): string[] =>
   [
     serverDatabaseFile(dataFolder),
+    registryDatabaseFile(dataFolder),
     join(dataFolder, 'uploads'),
     ...(blobs === undefined ? [] : [join(ownBlobs(dataFolder), 'sha256')]),
   ].filter((path) => existsSync(path));
@@ -90,10 +112,14 @@ export const removeMark = (dataFolder: string): Promise<void> =>
   rm(join(dataFolder, movedFile), { force: true });
 
 export function requireServerData(dataFolder: string): void {
-  if (existsSync(serverDatabaseFile(dataFolder))) return;
-  throw new TomaatError('NOT_FOUND', `There is no data of a server in ${dataFolder}. Check --data.`, {
-    field: 'data',
-  });
+  if (existsSync(serverDatabaseFile(dataFolder)) || existsSync(registryDatabaseFile(dataFolder))) return;
+  throw new TomaatError(
+    'NOT_FOUND',
+    `There is no data of a server or registry in ${dataFolder}. Check --data.`,
+    {
+      field: 'data',
+    },
+  );
 }
 
 const asTables = (trx: Transaction<ServerSchema>) => trx as unknown as Kysely<AnyTables>;
@@ -103,34 +129,16 @@ async function requireEmpty(own: Kysely<AnyTables>, shared: Kysely<AnyTables>, u
   if (used.length === 0) return;
   throw new TomaatError(
     'CONFLICT',
-    `${withoutPassword(url)} already has data of TOMAAT (${used.join(', ')}). Give an empty database; to delete what is in this one: DROP SCHEMA tomaat CASCADE.`,
+    `${withoutPassword(url)} already has data of TOMAAT (${used.join(', ')}). Give an empty database; to delete what is in this one: DROP SCHEMA tomaat, tomaat_registry CASCADE.`,
     { field: 'database' },
   );
 }
 
-async function copyRows(
-  own: Database<ServerSchema>,
-  to: Kysely<AnyTables>,
-  {
-    tables,
-    signal,
-    onProgress,
-  }: Pick<MigrateOptions, 'signal' | 'onProgress'> & { tables: Record<string, number> },
-): Promise<void> {
-  const from = anyTables(own);
+/** Arrival decides between jobs of one millisecond. */
+function inOrderOfArrival(): CopyOf {
   let arrival = 0;
-  /** Arrival decides between jobs of one millisecond. */
-  const arrived = (row: Row): Row => ({ ...queuedAgain(row), arrival: ++arrival });
-  const copied = await tablesToCopy(from);
-  for (const [done, table] of copied.entries()) {
-    onProgress('rows', done, copied.length);
-    signal.throwIfAborted();
-    const written = await copyTable(from, to, table, {
-      ...(table.name === 'job' && { orderBy: ['created_ms', 'rowid'], change: arrived }),
-    });
-    await requireCopied(to, table, written);
-    if (written.rows > 0) tables[table.name] = written.rows;
-  }
+  const change = (row: Row): Row => ({ ...queuedAgain(row), arrival: ++arrival });
+  return ({ name }) => (name === 'job' ? { orderBy: ['created_ms', 'rowid'], change } : {});
 }
 
 async function writeUploads(trx: Transaction<ServerSchema>, uploads: readonly Split[]): Promise<void> {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { computesSuv, formatUidKey } from '@tomaat/core';
 import type { Kysely } from 'kysely';
@@ -20,7 +21,8 @@ import { type Database, lockDataFolder } from '../store/database.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
 import type { KeySchema } from '../store/key-schema.ts';
-import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import { markMoved, movedTo } from '../store/moved.ts';
+import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
 import { createSteadyClock, type SteadyClock } from '../store/steady-clock.ts';
 import { openUidKey } from '../store/uid-key.ts';
 import { openUploads, type Uploads } from '../store/uploads.ts';
@@ -145,6 +147,14 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       blobs: blobsPlace,
       dataFolder,
     });
+  if (options.database !== undefined) {
+    if (existsSync(serverDatabaseFile(dataFolder))) {
+      if (!movedTo(dataFolder))
+        logger.warn(
+          `${serverDatabaseFile(dataFolder)} is not used, and nothing in it expires: the server has a shared database. Move it there with “tomaat migrate”, or delete it.`,
+        );
+    } else if (!movedTo(dataFolder)) await markMoved(dataFolder, options.database);
+  }
   const uploads = opened.use(
     await openUploads({
       database,

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
+import { withoutPassword } from './postgres-address.ts';
+import { writeWhole } from './whole-file.ts';
 
-/** Says in a data folder that its jobs, keys and audit log are in a shared database now; `migrate/` writes and removes it. */
+/** Says in a data folder that its jobs, keys and audit log are in a shared database; `migrate/` removes it. */
 export const movedFile = 'moved.json';
 
 export interface Moved {
@@ -11,7 +13,7 @@ export interface Moved {
   readonly time: string;
 }
 
-/** Where the data of a folder were moved; undefined if they were not. */
+/** Where the data of a folder are; undefined if they are in it. */
 export function movedTo(dataFolder: string): Moved | undefined {
   let text: string;
   try {
@@ -28,6 +30,12 @@ export function movedTo(dataFolder: string): Moved | undefined {
   }
 }
 
+/** Says in a data folder where its data are. `url`: the address of the database. */
+export async function markMoved(dataFolder: string, url: string): Promise<void> {
+  const moved: Moved = { to: withoutPassword(url), time: new Date().toISOString() };
+  await writeWhole(join(dataFolder, movedFile), `${JSON.stringify(moved, null, 1)}\n`);
+}
+
 /**
  * Refuses what would use the data that were left in a folder: two servers would have the same jobs.
  * @throws TomaatError CONFLICT
@@ -37,7 +45,7 @@ export function requireNotMoved(dataFolder: string): void {
   if (!moved) return;
   throw new TomaatError(
     'CONFLICT',
-    `The data of ${dataFolder} were moved to ${moved.to} (${moved.time}). Name that database with --database. To use what was left here instead, delete ${join(dataFolder, movedFile)}.`,
+    `The data of ${dataFolder} are in ${moved.to} since ${moved.time}. Name that database with --database. To use the folder alone instead, delete ${join(dataFolder, movedFile)}.`,
     { field: 'database' },
   );
 }

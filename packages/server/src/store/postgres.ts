@@ -17,7 +17,9 @@ import {
 import pg from 'pg';
 import { withAfterCommit } from './after-commit.ts';
 import type { Database, Migration } from './database.ts';
+import { parsePostgresAddress } from './postgres-address.ts';
 import { openPostgresChannel } from './postgres-channel.ts';
+import { openFault, queryFault } from './postgres-faults.ts';
 
 /** A PostgreSQL database that several servers share. */
 export interface PostgresLocation {
@@ -45,10 +47,10 @@ const longestLockMs = 20_000;
  *   the database does not exist or the server is too old; INTERNAL if the tables are of another program.
  */
 export async function openPostgres<Schema>(
-  { url, schema }: PostgresLocation,
+  { url: address, schema }: PostgresLocation,
   migrations: readonly Migration[],
 ): Promise<Database<Schema>> {
-  const where = hiddenPassword(url);
+  const { url, where } = parsePostgresAddress(address);
   const pool = new pg.Pool({
     connectionString: url,
     max: maxConnections,
@@ -61,13 +63,13 @@ export async function openPostgres<Schema>(
   // A connection that ends is replaced by the next query; without a listener it would end the process, in use or not.
   pool.on('error', () => {});
   pool.on('connect', (client) => client.on('error', () => {}));
-  const db = new Kysely<Schema>({ dialect: createDialect(pool, where) });
+  const db = new Kysely<Schema>({ dialect: createDialect(pool) });
   try {
     await checkServer(pool, where, schema);
     await migrate(db as Kysely<unknown>, where, migrations);
   } catch (error) {
     await db.destroy();
-    throw error;
+    throw openFault(error, where);
   }
   return {
     db,
@@ -89,8 +91,11 @@ export async function openPostgres<Schema>(
 }
 
 /** The number of rows of each table of a schema, without changing anything; empty if there is none. Throws as openPostgres() does. */
-export async function countPostgresRows({ url, schema }: PostgresLocation): Promise<Map<string, number>> {
-  const where = hiddenPassword(url);
+export async function countPostgresRows({
+  url: address,
+  schema,
+}: PostgresLocation): Promise<Map<string, number>> {
+  const { url, where } = parsePostgresAddress(address);
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: connectMs });
   client.on('error', () => {});
   try {
@@ -107,7 +112,7 @@ export async function countPostgresRows({ url, schema }: PostgresLocation): Prom
     }
     return counts;
   } catch (error) {
-    throw cannotOpen(error, where);
+    throw openFault(error, where);
   } finally {
     await client.end().catch(() => {});
   }
@@ -123,22 +128,17 @@ function getTypeParser(oid: number, format?: 'text' | 'binary') {
 }
 
 async function checkServer(pool: pg.Pool, where: string, schema: string): Promise<void> {
-  try {
-    const { rows } = await pool.query<{ version: string }>(
-      "SELECT current_setting('server_version_num') AS version",
+  const { rows } = await pool.query<{ version: string }>(
+    "SELECT current_setting('server_version_num') AS version",
+  );
+  if (Number(rows[0].version) < oldestVersion)
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${where} is PostgreSQL ${Math.floor(Number(rows[0].version) / 10_000)}. Use version 13 or newer.`,
     );
-    if (Number(rows[0].version) < oldestVersion)
-      throw new TomaatError(
-        'BAD_REQUEST',
-        `${where} is PostgreSQL ${Math.floor(Number(rows[0].version) / 10_000)}. Use version 13 or newer.`,
-      );
-    const { rows: found } = await pool.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
-    // Asked first: a role may lack the right to create one.
-    if (found.length === 0) await pool.query(`CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`);
-  } catch (error) {
-    if (error instanceof TomaatError) throw error;
-    throw cannotOpen(error, where);
-  }
+  const { rows: found } = await pool.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
+  // Asked first: a role may lack the right to create one.
+  if (found.length === 0) await pool.query(`CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`);
 }
 
 // ── Migrations ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,10 +205,10 @@ class PostgresWords implements KyselyPlugin {
 
 // ── Kysely over pg ───────────────────────────────────────────────────────────────────────────────────────────
 
-function createDialect(pool: pg.Pool, where: string) {
+function createDialect(pool: pg.Pool) {
   const inner = new PostgresDialect({ pool });
   return {
-    createDriver: () => translating(inner.createDriver(), where),
+    createDriver: () => translating(inner.createDriver()),
     createQueryCompiler: () => new PostgresQueryCompiler(),
     createAdapter: () => new PostgresAdapter(),
     createIntrospector: (db: Kysely<never>) => new PostgresIntrospector(db),
@@ -216,18 +216,18 @@ function createDialect(pool: pg.Pool, where: string) {
 }
 
 /** The same driver, whose errors about the connection are TomaatErrors. */
-function translating(driver: Driver, where: string): Driver {
+function translating(driver: Driver): Driver {
   const own = new WeakMap<DatabaseConnection, TranslatingConnection>();
   const within = (connection: DatabaseConnection) => (connection as TranslatingConnection).inner;
   const attempt = <T>(work: Promise<T>): Promise<T> =>
     work.catch((error: unknown) => {
-      throw translate(error, where);
+      throw queryFault(error);
     });
   return {
     init: () => driver.init(),
     async acquireConnection() {
       const inner = await attempt(driver.acquireConnection());
-      const known = own.get(inner) ?? new TranslatingConnection(inner, where);
+      const known = own.get(inner) ?? new TranslatingConnection(inner);
       own.set(inner, known);
       return known;
     },
@@ -242,93 +242,20 @@ function translating(driver: Driver, where: string): Driver {
 
 class TranslatingConnection implements DatabaseConnection {
   readonly inner: DatabaseConnection;
-  readonly #where: string;
 
-  constructor(inner: DatabaseConnection, where: string) {
+  constructor(inner: DatabaseConnection) {
     this.inner = inner;
-    this.#where = where;
   }
 
   async executeQuery<Row>(query: CompiledQuery): Promise<QueryResult<Row>> {
     try {
       return await this.inner.executeQuery<Row>(query);
     } catch (error) {
-      throw translate(error, this.#where);
+      throw queryFault(error);
     }
   }
 
   streamQuery<Row>(query: CompiledQuery, chunkSize: number): AsyncIterableIterator<QueryResult<Row>> {
     return this.inner.streamQuery<Row>(query, chunkSize);
   }
-}
-
-/** SQLSTATE or the system's code of an error, https://www.postgresql.org/docs/current/errcodes-appendix.html */
-const codeOf = (error: unknown): string => String((error as { code?: unknown } | undefined)?.code ?? '');
-
-/** Whether the connection is at fault, or the server stops, starts, or has no connection left. */
-function isAway(error: unknown): boolean {
-  const code = codeOf(error);
-  if (/^(?:08|57P0[123]|53300|25006|25P03|55P03)/.test(code) || /^E[A-Z]+$/.test(code)) return true;
-  const text = error instanceof Error ? error.message : '';
-  return code === '' && /^(?:Connection terminated|timeout exceeded|Client has encountered)/.test(text);
-}
-
-/** An error of a query; violated constraints and wrong SQL are returned unchanged. */
-function translate(error: unknown, where: string): unknown {
-  if (isAway(error))
-    return new TomaatError('BUSY', 'The database does not answer. Try again in a few seconds.', {
-      cause: error,
-    });
-  if (codeOf(error) === '53100')
-    return new TomaatError('DISK_FULL', `The disk of ${where} is full. Free some space and try again.`, {
-      cause: error,
-    });
-  if (codeOf(error) === '22021')
-    return new TomaatError(
-      'BAD_REQUEST',
-      'A text has the character with the number 0, which the database does not take. Remove it.',
-      { cause: error },
-    );
-  return error;
-}
-
-/** Why a database cannot be opened at the start, for the operator. */
-function cannotOpen(error: unknown, where: string): TomaatError {
-  const code = codeOf(error);
-  const text = error instanceof Error ? error.message : String(error);
-  if (code === '28P01' || code === '28000')
-    return new TomaatError(
-      'UNAUTHORIZED',
-      `${where} refuses the user: ${text}. Check user and password in --database.`,
-      { cause: error },
-    );
-  if (code === '3D000')
-    return new TomaatError(
-      'BAD_REQUEST',
-      `${where} does not exist. Create the database (createdb), or correct --database.`,
-      { cause: error },
-    );
-  if (code === '42501')
-    return new TomaatError(
-      'BAD_REQUEST',
-      `The user of ${where} may not create a schema. Make it the owner of the database, or create the schema for it.`,
-      { cause: error },
-    );
-  return new TomaatError(
-    'UNREACHABLE',
-    `${where} does not answer: ${text}. Check that PostgreSQL runs there, and the address in --database.`,
-    { cause: error },
-  );
-}
-
-/** The address without its password. @throws TomaatError BAD_REQUEST if it is none of PostgreSQL. */
-function hiddenPassword(text: string): string {
-  const url = URL.parse(text);
-  if (!url || !/^postgres(?:ql)?:$/.test(url.protocol))
-    throw new TomaatError(
-      'BAD_REQUEST',
-      'The address of the database is malformed. Give postgres://USER:PASSWORD@HOST/DATABASE.',
-      { field: 'database' },
-    );
-  return `postgres://${url.host}${url.pathname}`;
 }

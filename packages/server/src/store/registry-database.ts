@@ -113,6 +113,9 @@ const registryMigrations: readonly Migration[] = [
   ...deploymentMigrations,
 ];
 
+/** Where the tables of several registries are. */
+export const registrySchema = 'tomaat_registry';
+
 export const registryDatabaseFile = (dataFolder: string): string => join(dataFolder, 'registry.db');
 
 /** Opens the database of a data folder, or the one in the PostgreSQL database `shared` of several registries. */
@@ -121,6 +124,6 @@ export const openRegistryDatabase = (
   shared?: string,
 ): Promise<Database<RegistrySchema>> =>
   openDatabaseAt<RegistrySchema>(
-    shared === undefined ? registryDatabaseFile(dataFolder) : { url: shared, schema: 'tomaat_registry' },
+    shared === undefined ? registryDatabaseFile(dataFolder) : { url: shared, schema: registrySchema },
     registryMigrations,
   );

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createRandom } from '../../test/onnx-fixture.ts';
-import { postgresBin, startPostgres, type TestPostgres } from '../../test/support/postgres.ts';
+import { type OwnPostgres, postgresBin, startOwnPostgres } from '../../test/support/postgres.ts';
 import { type Blobs, openBlobs } from './blobs.ts';
 import type { Database } from './database.ts';
 import { createJobQueue } from './job-queue.ts';
@@ -27,7 +27,7 @@ const failure = { code: 'APP_FAILED', message: '' } as const;
 const request = { parameters: {}, stem: 'x' };
 
 describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
-  let postgres: TestPostgres;
+  let postgres: OwnPostgres;
   let folder: string;
   let blobs: Blobs;
   let first: Server;
@@ -35,7 +35,7 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
   let url: string;
 
   beforeAll(async () => {
-    postgres = await startPostgres();
+    postgres = await startOwnPostgres();
   }, 60_000);
   afterAll(() => postgres?.[Symbol.asyncDispose]());
 

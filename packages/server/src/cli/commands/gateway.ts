@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { settings } from '../../settings.ts';
-import { dataOption, done, jsonOption, settingOption } from './options.ts';
+import { dataOption, done, jsonOption, keysDatabase, settingOption } from './options.ts';
 import { addSettings, commonKeys, load } from './settings-options.ts';
 
 const states = ['waiting', 'queued', 'running', 'done', 'failed', 'dropped'] as const;
@@ -34,6 +34,7 @@ export function addGateway(program: Command): void {
     { withFile: false },
   );
   command
+    .addOption(settingOption('database', { about: keysDatabase }))
     .addOption(
       settingOption('ca', { about: 'more certificates (PEM) to trust: of the OpenID Connect issuer' }),
     )

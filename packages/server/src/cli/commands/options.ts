@@ -29,8 +29,11 @@ export function fraction(text: string): number {
 }
 
 export const dataOption = () => settingOption('data', { about: 'data folder' }).env('TOMAAT_DATA');
-/** For commands that work on the data folder of a server. */
-export const databaseOption = () => settingOption('database').env('TOMAAT_DATABASE');
+/** For commands that work on the data folder of a server; `databaseFor()` also reads TOMAAT_DATABASE and the file of settings. */
+export const databaseOption = () => settingOption('database');
+/** What the database of servers is for other commands that serve. */
+export const keysDatabase =
+  'PostgreSQL database of the servers of this data folder, which has their keys: postgres://USER@HOST/DATABASE, or a file that holds this with a password';
 export const trustOption = () =>
   new Option(
     '--data <dir>',
