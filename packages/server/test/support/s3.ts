@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { findRadosgw } from '../../../../test/programs.ts';
 
@@ -111,7 +112,9 @@ public addr = 127.0.0.1
     gateway = launchGateway();
     const { accessKeyId, secretAccessKey } = credentials;
     const keys = [`--access-key=${accessKeyId}`, `--secret-key=${secretAccessKey}`];
-    run('radosgw-admin', 'user', 'create', '--uid=test', '--display-name=test', ...keys);
+    // Not waited for by this thread, which starts the store again meanwhile.
+    const user = [...configured, 'user', 'create', '--uid=test', '--display-name=test', ...keys];
+    await promisify(execFile)('radosgw-admin', user, { timeout: 90_000 });
     await answers();
   } catch (error) {
     await stopAll();
