@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import {
   mkdtempSync,
@@ -23,23 +22,10 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { digestsOf, pattern, put, sha256, testBlobs } from '../../test/support/blobs-suite.ts';
 import { hasS3, startS3, type TestS3 } from '../../test/support/s3.ts';
 import type { Blobs } from './blobs.ts';
 import { openBucketBlobs } from './bucket-blobs.ts';
-
-const sha256 = (bytes: Uint8Array | string) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-/** Bytes that differ everywhere, so that a piece at the wrong place shows. */
-function pattern(length: number, seed = 1): Buffer {
-  const words = new Uint32Array(Math.ceil(length / 4));
-  for (let index = 0, x = seed; index < words.length; index++)
-    words[index] = x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
-  return Buffer.from(words.buffer, 0, length);
-}
-async function put(blobs: Blobs, bytes: Uint8Array) {
-  await using writer = await blobs.create();
-  await writer.write(bytes);
-  return writer.commit();
-}
 
 /** Between client and store: ends each connection after so many bytes of its answers. */
 async function startCutter(port: number, cut: { afterBytes: number; connections: number }) {
@@ -99,6 +85,8 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
       new PutObjectCommand({ Bucket: bucket, Key: `a/b/sha256/${digest.slice(7)}`, Body: bytes }),
     );
 
+  testBlobs({ open: () => openAt('blobs'), folder: () => dir });
+
   it('keeps the bytes of every length, whole and in ranges, for another machine', async () => {
     await using here = await openAt('here');
     await using there = await openAt('there');
@@ -112,9 +100,7 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
       expect(await buffer(there.open(ref, range))).toEqual(bytes.subarray(length >> 1, (length >> 1) + 5));
       expect((await buffer(there.open(ref, { offsetBytes: length }))).length).toBe(0);
       expect(readFileSync(await there.fetch(ref)).equals(bytes)).toBe(true);
-      const found = [];
-      for await (const digest of there.digests()) found.push(digest);
-      expect(found).toContain(ref.digest);
+      expect(await digestsOf(there)).toContain(ref.digest);
     }
   });
 
