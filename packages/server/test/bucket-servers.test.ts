@@ -273,7 +273,8 @@ describe.skipIf(!hasS3 || !postgresBin || !isSlowWanted())('servers over one buc
     await succeeded(two, await predict(two, 'bright', bytes));
     const place = ['--data', join(folder, 'two'), '--database', address];
     const erased = await tomaat(['erase', '--key', keys.anna.id, '--json', ...place]);
-    expect(JSON.parse(erased.stdout), erased.stderr).toMatchObject({ erased: true });
+    expect(erased, erased.stderr).toMatchObject({ code: 0 });
+    expect(JSON.parse(erased.stdout)).toMatchObject({ erased: true });
     await expect.poll(objects, settled).toEqual([objectOf(kept.outputs[0].digest)]);
     await clientOf(one, 'ben').remove(kept.id);
     await expect.poll(objects, settled).toEqual([]);
