@@ -12,6 +12,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest, tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { announcementOf } from './registry-helpers.ts';
+import { databaseEnv } from './support/tested-database.ts';
 import { startTestServer, temporaryFolder } from './test-server.ts';
 
 /* Who gets in: what it takes to listen beyond this machine, keys, the port for old clients, the command line with login. */
@@ -36,6 +37,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 async function start(args: readonly string[], until: RegExp): Promise<string> {
   const child = spawn(process.execPath, [...endsWithTest, bin, ...args], {
     stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, ...(await databaseEnv(args)) },
   });
   children.push(child);
   let text = '';

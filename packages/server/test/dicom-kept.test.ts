@@ -21,6 +21,7 @@ import { nodePlatform } from '../src/node-platform.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { readAudit } from './support/tested-database.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /*
@@ -186,7 +187,7 @@ describe('formats of a request', () => {
       { format: 'seg.dcm', ...(await kept('?format=seg.dcm', 0)) },
       { format: 'json', ...(await kept('?format=json', 1)) },
     ]);
-    const log = readFileSync(join(server.dataFolder, 'audit.jsonl'), 'utf8');
+    const log = await readAudit(server.dataFolder);
     for (const { digest } of receipt.outputs.flatMap((output) => output.kept ?? []))
       expect(log).toContain(`"kept":"${digest}"`);
   });
@@ -217,9 +218,8 @@ describe('formats of a request', () => {
 
   const ofSeries = ['format=seg.dcm', 'format=zip', 'formats=volumes:sr.dcm'];
   it.each(ofSeries)('refuses %s for another input before there is a job', async (query) => {
-    const accepted = () =>
-      readFileSync(join(server.dataFolder, 'audit.jsonl'), 'utf8').split('prediction.accepted').length;
-    const before = accepted();
+    const accepted = async () => (await readAudit(server.dataFolder)).split('prediction.accepted').length;
+    const before = await accepted();
     const response = await post(`/api/services/app/predictions?${query}`, [
       Uint8Array.from(await encode(phantom(), 'nii')),
     ]);
@@ -231,7 +231,7 @@ describe('formats of a request', () => {
         /The input is not a DICOM series\. Send a DICOM series, or choose one of/,
       ),
     });
-    expect(accepted()).toBe(before);
+    expect(await accepted()).toBe(before);
   });
 });
 

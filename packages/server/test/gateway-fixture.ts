@@ -7,6 +7,7 @@ import type { GatewayConfig, Rule } from '../src/gateway/config.ts';
 import type { Gateway, GatewaySummary, GatewayTools, PeerHealth } from '../src/gateway/gateway-type.ts';
 import type { SeenSeries, SeriesRow, SeriesState } from '../src/gateway/series.ts';
 import { type GatewayServerOptions, type RunningGateway, startGatewayServer } from '../src/gateway/start.ts';
+import { knownDatabaseOf } from './support/tested-database.ts';
 
 /* A gateway whose rows are in memory, behind the real HTTP, database of keys and audit log. */
 
@@ -194,6 +195,7 @@ export async function startTestGateway(options: Partial<GatewayServerOptions> = 
       gateway.tools = tools;
       return gateway;
     },
+    database: await knownDatabaseOf(dataFolder),
     ...options,
     dataFolder,
   });

@@ -140,7 +140,7 @@ describe('createProcessSeries()', () => {
     expect(done.row.results.map(({ format, storedAt }) => [format, storedAt])).toEqual(
       all.map((format) => [format, ['out']]),
     );
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
     expect(readdirSync(join(place, 'work')).length).toBe(slices);
     // What reached the service.
     const sent = proxy.requests.slice(before);
@@ -192,7 +192,7 @@ describe('createProcessSeries()', () => {
       expect(again.error).toBeUndefined();
       expect(await stored(), `ended at save ${at}`).toEqual(whole);
       expect(again.row.results).toEqual(first.row.results);
-      expect(jobsLeft()).toEqual([]);
+      await expect.poll(jobsLeft).toEqual([]);
     }
   });
 
@@ -263,7 +263,7 @@ describe('createProcessSeries()', () => {
     expect(await filesIn(away)).toEqual(await stored());
     const posts = proxy.requests.slice(before).filter(({ path }) => path.includes('/predictions'));
     expect(posts).toHaveLength(1);
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
   });
 
   it.each<[string, () => readonly Uint8Array[], RegExp]>([
@@ -382,7 +382,7 @@ describe('createProcessSeries()', () => {
     expect(nothing.message).toContain('No output of the service text can become a DICOM object');
     const absent = refusalOf(await run(originals, { serviceId: 'absent' }));
     expect(absent).toMatchObject({ code: 'NOT_FOUND' });
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
     expect((await stored()).size).toBe(0);
   });
 
@@ -401,7 +401,7 @@ describe('createProcessSeries()', () => {
     expect(again.error).toBeUndefined();
     expect(await stored()).toEqual(before);
     await client.remove(other.id);
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
   });
 
   it('computes again when the server lost the process of a job, a few times', async () => {
@@ -415,7 +415,7 @@ describe('createProcessSeries()', () => {
       code: 'APP_FAILED',
       message: expect.stringContaining('exit code 7'),
     });
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
   });
 
   it('gives a report that refers to a segmentation of the type LABELMAP', async () => {
@@ -437,7 +437,7 @@ describe('createProcessSeries()', () => {
     expect(refusalOf(refused)).toMatchObject({ code: 'APP_OUTPUT' });
     expect(refusalOf(refused).message).toContain('does not lie on the grid');
     expect((await stored()).size).toBe(0);
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
   });
 
   it('tries again when the service is away, and when its queue is full', async () => {
@@ -477,7 +477,7 @@ describe('createProcessSeries()', () => {
     const [seg, ...others] = (await stored()).values();
     expect(others).toEqual([]);
     expect(Array.from(readSegmentationFile(seg).labelMap.voxels as Uint8Array)).toEqual(brighterThan(60));
-    expect(jobsLeft()).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
   });
 
   it('forgets the job of a series that is dropped while it runs', async () => {
@@ -502,7 +502,7 @@ describe('createProcessSeries()', () => {
     expect(dropped.error).toMatchObject({ message: 'dropped' });
     expect(dropped.row.job).toBeDefined();
     await forgetSeries(dropped.row, configOf(gateway), { connect: connectWith(place) });
-    await expect.poll(() => jobsLeft(), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(jobsLeft).toEqual([]);
     expect((await stored()).size).toBe(0);
   });
 

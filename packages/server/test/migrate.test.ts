@@ -253,6 +253,11 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
       }
       const moved = await migrateToShared({ dataFolder, database: url, blobs, ...quiet });
       expect(moved).toMatchObject({ tables: { job: 5 }, files: 4, lost: [] });
+      // Killed after the commit, before the folder was marked.
+      await rm(join(dataFolder, movedFile));
+      const again = await migrateToShared({ dataFolder, database: url, blobs, ...quiet });
+      expect(again).toMatchObject({ isFinished: true });
+      await expect(startTestServer(apps, { dataFolder })).rejects.toThrow('--database');
     });
 
     it('are numbered on after those that were moved', async () => {

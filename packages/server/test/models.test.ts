@@ -5,11 +5,12 @@ import { createClient } from '@tomaat/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeApp } from './app-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { readAudit } from './support/tested-database.ts';
 import { appFolder, startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /** The lines of the audit log so far. */
 const linesIn = async (dataFolder: string): Promise<{ event: string }[]> =>
-  (await readFile(join(dataFolder, 'audit.jsonl'), 'utf8'))
+  (await readAudit(dataFolder))
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));

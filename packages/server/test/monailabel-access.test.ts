@@ -9,6 +9,7 @@ import type { ServerOptions } from '../src/server/options.ts';
 import { makeKey } from './access-fixture.ts';
 import { fineNames, organAt, readInferred, readMap, writeOrgans } from './monailabel-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { readAudit } from './support/tested-database.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /* /monailabel with DICOM files that name a patient, with logins, and with uploads that expire. */
@@ -171,7 +172,7 @@ describe('logging in', () => {
     // No page of another origin may try keys.
     const page = await token(key, { headers: { origin: 'https://evil.example' } });
     expect(page.statusCode).toBe(403);
-    const log = readFileSync(join(server.dataFolder, 'audit.jsonl'), 'utf8');
+    const log = await readAudit(server.dataFolder);
     expect(log).toMatch(/"login\.succeeded"/);
     expect(log).toMatch(/"login\.failed"/);
     expect(log).not.toContain(key);

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { findCurl } from '../../../test/programs.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { readAudit } from './support/tested-database.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /* What a GET of an output or a picture answers: ranges, conditions, and files that the disk has damaged. */
@@ -147,7 +148,7 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
 
   it('leaves audit lines for what was read, and for nothing else', async () => {
     const lines = async () =>
-      (await readFile(join(server.dataFolder, 'audit.jsonl'), 'utf8'))
+      (await readAudit(server.dataFolder))
         .split('\n')
         .filter((line) => line.includes(job.id) && line.includes('result.read'))
         .map((line) => (JSON.parse(line) as { outcome: string }).outcome);

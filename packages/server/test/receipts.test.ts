@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient, verifyReceipt } from '@tomaat/client';
 import { collectBytes, writeVolume } from '@tomaat/core';
@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
 import { tomaat } from './cli-fixture.ts';
 import { phantom } from './phantom.ts';
+import { readAudit } from './support/tested-database.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 let server: TestServer;
@@ -117,7 +118,7 @@ describe('a receipt', () => {
       const blank = Buffer.from(volume).fill(0, 148, 228);
       expect(input.stored).toBe(sha256(blank));
     }
-    const log = await readFile(join(stripping.dataFolder, 'audit.jsonl'), 'utf8');
+    const log = await readAudit(stripping.dataFolder);
     expect(log).toContain(sha256(volume));
     expect(log).not.toContain('ROE');
   });

@@ -88,6 +88,23 @@ async function storeOf(db: Kysely<DeploymentSchema>, blobs: string): Promise<str
 /** The name under which a database says that its data were moved to a data folder. */
 const movedName = 'moved';
 
+const movedFromName = 'moved from';
+
+/** Notes, in the transaction that moves them, from which data folder the data came. */
+export async function noteMovedFrom(db: Kysely<DeploymentSchema>, dataFolder: string): Promise<void> {
+  await db.insertInto('deployment').values({ name: movedFromName, value: dataFolder }).execute();
+}
+
+/** Whether the data of the database came from this folder. */
+export async function isMovedFrom(db: Kysely<DeploymentSchema>, dataFolder: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('deployment')
+    .select('value')
+    .where('name', '=', movedFromName)
+    .executeTakeFirst();
+  return row?.value === dataFolder;
+}
+
 /** Says that the data were moved to a data folder: servers refuse the database from now on. */
 export async function markMovedAway(db: Kysely<DeploymentSchema>, dataFolder: string): Promise<void> {
   const value = `${dataFolder} (${new Date().toISOString()})`;

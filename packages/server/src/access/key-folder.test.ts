@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { postgresBin, startPostgres } from '../../test/support/postgres.ts';
 import { pendingFolder } from '../audit/pending.ts';
 import {
   adoptKeys,
@@ -291,5 +292,18 @@ describe('programKey()', () => {
       { event: 'key.renewed', facts },
       { event: 'key.renewed', facts },
     ]);
+  });
+});
+
+describe.skipIf(!postgresBin)('makeFirstAdminKey() in a shared database', () => {
+  it('makes one key for servers that start at once', async () => {
+    await using postgres = await startPostgres();
+    const shared = await postgres.database();
+    const made = await Promise.all(
+      ['a', 'b', 'c'].map((name) => makeFirstAdminKey(join(root, name), ['server', 'registry'], { shared })),
+    );
+    expect(made.filter((key) => key !== undefined)).toHaveLength(1);
+    await using keys = await openKeyFolder(join(root, 'a'), ['server', 'registry'], { shared });
+    for (const db of keys.databases) expect(await listKeys(db)).toHaveLength(1);
   });
 });

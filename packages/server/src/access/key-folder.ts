@@ -181,12 +181,27 @@ export async function makeFirstAdminKey(
   places: readonly KeyPlace[],
   at: SharedPlace = {},
 ): Promise<string | undefined> {
-  {
-    await using here = await openKeyFolder(folder, places, at);
-    const known = await Promise.all(here.databases.map((db) => hasAdminKey(db)));
-    if (known.every(Boolean)) return undefined;
-  }
-  return (await makeKey(folder, { label: 'first administrator', scopes: ['admin'] }, at)).key;
+  return alone(folder, at, async () => {
+    {
+      await using here = await openKeyFolder(folder, places, at);
+      const known = await Promise.all(here.databases.map((db) => hasAdminKey(db)));
+      if (known.every(Boolean)) return undefined;
+    }
+    return (await makeKey(folder, { label: 'first administrator', scopes: ['admin'] }, at)).key;
+  });
+}
+
+/** Of the lock of PostgreSQL under which the first key is made; any fixed number. */
+const firstKeyLock = 7_466_030;
+
+/** Does `work` while no other server of a shared database does. */
+async function alone<T>(folder: string, { shared }: SharedPlace, work: () => Promise<T>): Promise<T> {
+  if (shared === undefined) return work();
+  await using server = await openServerDatabase(folder, shared);
+  return await server.transaction(async (trx) => {
+    await sql`SELECT pg_advisory_xact_lock(${sql.lit(firstKeyLock)})`.execute(trx);
+    return work();
+  });
 }
 
 /** A key with which `tomaat up` uses its own server and registry; creating the next one ends it. */

@@ -80,7 +80,9 @@ export async function erase(flags: EraseFlags): Promise<number> {
   const advice = isValid
     ? ' The key itself still works if it did before: “tomaat keys revoke” revokes it.'
     : '';
-  print(flags, { owners, erased: true, ...erased }, `${wordsOf(erased)} were erased.${advice}`);
+  // The grace of files that another server may be storing again.
+  const files = at.shared === undefined ? '' : ' Files that nobody else has are deleted within two minutes.';
+  print(flags, { owners, erased: true, ...erased }, `${wordsOf(erased)} were erased.${files}${advice}`);
   return 0;
 }
 
@@ -104,7 +106,7 @@ async function count(folder: string, owners: readonly string[], at: SharedPlace)
       ['sessions', 'session'],
     ] as const) {
       // The others have sessions alone.
-      if (table !== 'session' && keys.places[index] === 'gateway') continue;
+      if (table !== 'session' && keys.places[index] !== 'server') continue;
       const found = await sql<{
         count: number;
       }>`SELECT count(*) AS count FROM ${sql.table(table)} WHERE owner IN (${sql.join(owners)})`.execute(db);

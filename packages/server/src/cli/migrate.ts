@@ -48,7 +48,9 @@ export async function migrate(flags: MigrateFlags): Promise<number> {
     console.log(JSON.stringify({ ok: isWhole, data: dataFolder, ...moved, left }));
     return isWhole ? 0 : 1;
   }
-  const lines = [`Moved: ${wordsOf(moved)}.`];
+  const lines = [
+    moved.isFinished ? 'All had been moved before; now the folder says so.' : `Moved: ${wordsOf(moved)}.`,
+  ];
   if (!isWhole)
     lines.push(
       `${moved.lost.length} files were already missing or damaged; their jobs were moved without them.`,

@@ -37,6 +37,8 @@ export interface Migrated {
   lost: string[];
   uploads: number;
   auditLines: number;
+  /** All had been moved before, by a migration that was killed after its last step in the database. */
+  isFinished?: boolean;
 }
 
 /** The files of the data folder itself. */

@@ -1,11 +1,13 @@
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql, type Transaction } from 'kysely';
+import { isMovedFrom, noteMovedFrom } from '../access/deployment.ts';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
 import { openBlobs } from '../store/blobs.ts';
 import { lockDataFolder } from '../store/database.ts';
+import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { markMoved, movedFile, requireNotMoved } from '../store/moved.ts';
 import { withoutPassword } from '../store/postgres-address.ts';
 import { openRegistryDatabase, registryDatabaseFile } from '../store/registry-database.ts';
@@ -44,6 +46,7 @@ import {
  */
 export async function migrateToShared(options: MigrateOptions): Promise<Migrated> {
   const { dataFolder, database: url, signal, onProgress } = options;
+  const place = options.blobs ?? ownBlobs(dataFolder);
   requireServerData(dataFolder);
   await using opened = new AsyncDisposableStack();
   opened.use(lockDataFolder(dataFolder));
@@ -51,21 +54,22 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
   const own = opened.use(await openServerDatabase(dataFolder));
   await hideOwners(own.db as unknown as Kysely<unknown>, await openPseudonyms(dataFolder));
   const shared = opened.use(await openUnused(dataFolder, url));
-  const registry = existsSync(registryDatabaseFile(dataFolder))
-    ? opened.use(await openRegistryDatabase(dataFolder))
-    : undefined;
-  // Its tables are made by opening it.
-  if (registry) await (await openRegistryDatabase(dataFolder, url)).close();
-  const parts = [
-    { own: anyTables(own), of: (db: Kysely<AnyTables>) => db },
-    ...(registry ? [{ own: anyTables(registry), of: ofRegistry }] : []),
-  ];
-  const requireEmptyParts = async (db: Kysely<AnyTables>) => {
-    for (const part of parts) await requireEmpty(part.own, part.of(db), url);
+  const finish = async () => {
+    await checkKeys(shared, { dataFolder, blobs: place });
+    await markMoved(dataFolder, url);
   };
-  await requireEmptyParts(anyTables(shared));
+  if (await isMovedFrom(deploymentOf(shared.db), resolve(dataFolder))) {
+    await finish();
+    return { tables: {}, files: 0, bytes: 0, lost: [], uploads: 0, auditLines: 0, isFinished: true };
+  }
+  const parts = [{ own: anyTables(own), of: (db: Kysely<AnyTables>) => db }];
+  if (existsSync(registryDatabaseFile(dataFolder))) {
+    parts.push({ own: anyTables(opened.use(await openRegistryDatabase(dataFolder))), of: ofRegistry });
+    // Its tables are made by opening it.
+    await (await openRegistryDatabase(dataFolder, url)).close();
+  }
+  await requireEmpty(parts, anyTables(shared), url);
   const from = opened.use(await openBlobs(ownBlobs(dataFolder)));
-  const place = options.blobs ?? ownBlobs(dataFolder);
   const to = place === ownBlobs(dataFolder) ? from : opened.use(await openPlace(place, dataFolder));
   const refs = await referencedBlobs(anyTables(own));
   const copied = await copyBlobs(from, to, refs, {
@@ -73,29 +77,43 @@ export async function migrateToShared(options: MigrateOptions): Promise<Migrated
     onFile: (done) => onProgress('files', done, refs.length),
   });
   const uploads = await splitUploads(own.db, join(dataFolder, 'uploads'), to, signal);
-  const { tables, auditLines } = await shared.transaction(async (trx) => {
+  const moved = await shared.transaction(async (trx) => {
     // A server that starts meanwhile waits for its first line of the log until this has ended.
     await sql`SELECT 1 FROM audit_head FOR UPDATE`.execute(trx);
-    await requireEmptyParts(asTables(trx));
-    const rows: Record<string, number>[] = [];
-    for (const part of parts) {
-      const copied = await tablesToCopy(part.own);
-      const before = (done: number) => {
-        onProgress('rows', done, copied.length);
-        signal.throwIfAborted();
-      };
-      rows.push(
-        await copyTables(part.own, part.of(asTables(trx)), copied, { copyOf: inOrderOfArrival(), before }),
-      );
-    }
+    await requireEmpty(parts, asTables(trx), url);
+    const tables = await copyParts(parts, asTables(trx), options);
     await writeUploads(trx, uploads);
-    const lines = await fillAuditTable(trx as never, dataFolder);
+    const auditLines = await fillAuditTable(trx as never, dataFolder);
     await continueNumbers(asTables(trx));
-    return { tables: { ...rows[1], ...rows[0] }, auditLines: lines };
+    await noteMovedFrom(deploymentOf(trx), resolve(dataFolder));
+    return { tables, auditLines };
   });
-  await checkKeys(shared, { dataFolder, blobs: place });
-  await markMoved(dataFolder, url);
-  return { tables, ...copied, uploads: uploads.length, auditLines };
+  await finish();
+  return { ...moved, ...copied, uploads: uploads.length };
+}
+
+/** A database of the folder, and its tables in the shared one. */
+interface Part {
+  readonly own: Kysely<AnyTables>;
+  of(shared: Kysely<AnyTables>): Kysely<AnyTables>;
+}
+
+/** The rows by table; of a table that a registry has too, the server’s. */
+async function copyParts(
+  parts: readonly Part[],
+  to: Kysely<AnyTables>,
+  { signal, onProgress }: Pick<MigrateOptions, 'signal' | 'onProgress'>,
+): Promise<Record<string, number>> {
+  const rows: Record<string, number>[] = [];
+  for (const { own, of } of parts) {
+    const tables = await tablesToCopy(own);
+    const before = (done: number) => {
+      onProgress('rows', done, tables.length);
+      signal.throwIfAborted();
+    };
+    rows.unshift(await copyTables(own, of(to), tables, { copyOf: inOrderOfArrival(), before }));
+  }
+  return Object.assign({}, ...rows);
 }
 
 /** What is left in a folder after its data were moved, and may be deleted once the servers work: it has volumes and keys' labels. */
@@ -124,14 +142,18 @@ export function requireServerData(dataFolder: string): void {
 
 const asTables = (trx: Transaction<ServerSchema>) => trx as unknown as Kysely<AnyTables>;
 
-async function requireEmpty(own: Kysely<AnyTables>, shared: Kysely<AnyTables>, url: string): Promise<void> {
-  const used = await usedTables(shared, await tablesOf(own));
-  if (used.length === 0) return;
-  throw new TomaatError(
-    'CONFLICT',
-    `${withoutPassword(url)} already has data of TOMAAT (${used.join(', ')}). Give an empty database; to delete what is in this one: DROP SCHEMA tomaat, tomaat_registry CASCADE.`,
-    { field: 'database' },
-  );
+const deploymentOf = (db: unknown) => db as Kysely<DeploymentSchema>;
+
+async function requireEmpty(parts: readonly Part[], shared: Kysely<AnyTables>, url: string): Promise<void> {
+  for (const { own, of } of parts) {
+    const used = await usedTables(of(shared), await tablesOf(own));
+    if (used.length === 0) continue;
+    throw new TomaatError(
+      'CONFLICT',
+      `${withoutPassword(url)} already has data of TOMAAT (${used.join(', ')}). Give an empty database; to delete what is in this one: DROP SCHEMA tomaat, tomaat_registry CASCADE.`,
+      { field: 'database' },
+    );
+  }
 }
 
 /** Arrival decides between jobs of one millisecond. */

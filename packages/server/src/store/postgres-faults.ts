@@ -52,7 +52,8 @@ export function openFault(error: unknown, where: string): TomaatError {
     );
   if (code === '3D000')
     return wrong(`${where} does not exist. Create the database (createdb), or correct --database.`);
-  if (code === '42501')
+  // No right to the schema, or in it.
+  if (code === '42501' || code === '3F000')
     return wrong(
       `The user of ${where} lacks a right: ${text}. Make it the owner of the database, or of the schema tomaat and its tables.`,
     );

@@ -1,4 +1,6 @@
-import { resolve } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { openServerDatabase } from '../../src/store/server-database.ts';
 import { startPostgres, type TestPostgres } from './postgres.ts';
 
 /** Whether the servers of all tests store their data in PostgreSQL. */
@@ -16,6 +18,20 @@ export async function databaseOf(dataFolder: string): Promise<string | undefined
   const known = databases.get(folder) ?? started.database();
   databases.set(folder, known);
   return known;
+}
+
+/** The same, if a server of the data folder has asked for it: others work on the folder alone. */
+export async function knownDatabaseOf(dataFolder: string): Promise<string | undefined> {
+  return databases.get(resolve(dataFolder));
+}
+
+/** The text of the audit log of a server's data folder, in either database. */
+export async function readAudit(dataFolder: string): Promise<string> {
+  const url = await knownDatabaseOf(dataFolder);
+  if (url === undefined) return readFile(join(dataFolder, 'audit.jsonl'), 'utf8');
+  await using database = await openServerDatabase(dataFolder, url);
+  const rows = await database.db.selectFrom('audit_line').select('line').orderBy('sequence').execute();
+  return rows.map(({ line }) => `${line}\n`).join('');
 }
 
 /** With TOMAAT_TEST_DATABASE=postgres the options of a server on it; files are deleted soon after nothing refers to them. */
