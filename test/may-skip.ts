@@ -49,6 +49,11 @@ export const maySkip: readonly MaySkip[] = [
     reason: 'half a minute: TOMAAT_SLOW=1 runs it',
     holds: !process.env.TOMAAT_SLOW,
   },
+  {
+    file: 'server/test/bucket-servers.test.ts',
+    reason: 'half a minute: TOMAAT_SLOW=1 runs it',
+    holds: !process.env.TOMAAT_SLOW,
+  },
   { file: 'test/dicom-results.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-measurement-report.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-structure-set.test.ts', test: /Japanese/, reason: images, holds: noData },

@@ -50,6 +50,19 @@ describe('loadConfig()', () => {
     for (const [flags, message] of cases) expect(() => load(flags), String(message)).toThrow(message);
   });
 
+  it('takes a folder or a bucket for volumes with a shared database alone', () => {
+    const database = 'postgres://tomaat@db.example/tomaat';
+    const bucket = 's3://volumes/tomaat?endpoint=https://s3.example';
+    expect(load({ data, database, blobs: bucket, maxCacheBytes: '1000' })).toMatchObject({
+      blobs: bucket,
+      maxCacheBytes: 1000,
+      deleteAfterSeconds: 60,
+    });
+    expect(() => load({ data, blobs: bucket })).toThrow('Give --database too, or leave --blobs out.');
+    expect(() => load({ data, database, blobs: 's3://volumes?region=x' })).toThrow('s3://BUCKET/PREFIX');
+    expect(() => load({ data, database, deleteAfterSeconds: '-1' })).toThrow('must be at least 0');
+  });
+
   it('takes the login at the archive from a variable, and does not repeat it', () => {
     const url = 'https://pacs.example/dicom-web/';
     const archive = { data, faces: 'monailabel', dicomweb: url };

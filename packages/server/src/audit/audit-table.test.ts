@@ -1,4 +1,5 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
@@ -11,7 +12,7 @@ import { openServerDatabase, type ServerSchema } from '../store/server-database.
 import type { Audit } from './audit-log.ts';
 import { type AuditTableOptions, openAuditTable } from './audit-table.ts';
 import { leaveForAudit, pendingNames } from './pending.ts';
-import { verifyAuditTable } from './verify-audit.ts';
+import { verifyAudit, verifyAuditTable } from './verify-audit.ts';
 
 /* The log of two servers with one database. Their folders are one here, which holds nothing of the log. */
 
@@ -142,6 +143,37 @@ describe.skipIf(!postgresBin)('openAuditTable()', () => {
     expect(head.sequence).toBe(1);
     expect(await verify({ anchors: [head] })).toMatchObject({ lines: 1 });
     await expect(verify({ anchors: [{ ...head, sha256: 'a'.repeat(64) }] })).rejects.toThrow('rewritten');
+  });
+
+  it('goes on under a role that may only add lines, and is exported by psql as the guide says', async () => {
+    const name = new URL(url).pathname.slice(1);
+    const owned = new URL(url);
+    owned.username = `servers_${name}`;
+    const psql = (as: string, ...args: string[]) =>
+      spawnSync(join(postgresBin!, 'psql'), [as, '-qv', 'ON_ERROR_STOP=1', ...args], { encoding: 'utf8' });
+    const database = await postgres!.database();
+    owned.pathname = new URL(database).pathname;
+    const own = `ALTER DATABASE ${owned.pathname.slice(1)} OWNER TO ${owned.username}`;
+    expect(psql(database, '-c', `CREATE ROLE ${owned.username} LOGIN`, '-c', own).stderr).toBe('');
+    await using opened = await openServerDatabase(folder, owned.href);
+    const revoke = `REVOKE UPDATE, DELETE, TRUNCATE ON tomaat.audit_line FROM ${owned.username}`;
+    expect(psql(owned.href, '-c', revoke).stderr).toBe('');
+
+    const log = await open(opened);
+    log.record('result.read', { job: 'a\\b"é' });
+    await opened.transaction((trx) => log.recordIn(trx, 'job.kept', { job: 'c' }));
+    await log.close();
+    expect(psql(owned.href, '-c', "UPDATE tomaat.audit_line SET line = ''").stderr).toContain('denied');
+
+    const print = (query: string) => psql(owned.href, '-AtXc', query).stdout;
+    const [lines, head] = [join(folder, 'exported.jsonl'), join(folder, 'exported.head')];
+    await writeFile(head, print('SELECT signed FROM tomaat.audit_head'));
+    await opened.transaction((trx) => log.recordIn(trx, 'job.kept', { job: 'd' }));
+    await writeFile(lines, print('SELECT line FROM tomaat.audit_line ORDER BY sequence'));
+    const files = { files: [lines], headFile: head, signers: [identity.thumbprint] };
+    expect(await verifyAudit(folder, files)).toMatchObject({ lines: 3, signerChecked: true });
+    await writeFile(lines, (await readFile(lines, 'utf8')).replace('job.kept', 'job.lost'));
+    await expect(verifyAudit(folder, files)).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
   });
 });
 

@@ -13,10 +13,19 @@ export type BlobHolds = ReturnType<typeof createBlobHolds>;
 /** Whom a blob is held for where nothing else is said: a request to this process. */
 const here = '';
 
+/** How often what nothing refers to is looked for where several servers share the blobs: a list of all. */
+const orphansEveryMs = 24 * 3_600_000;
+
 /** `shared`: where several servers share the blobs, what the others have to know of holds, and the deletion a little later. */
-export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: SharedHolds) {
+export function createBlobHolds(
+  db: Kysely<JobsSchema>,
+  blobs: Blobs,
+  shared?: SharedHolds,
+  monotonicMs = () => performance.now(),
+) {
   /** The number of holds, by digest, of each holder. */
   const holders = new Map<string, Map<string, number>>();
+  let lookedMs = monotonicMs();
   const keepers: ((digest: string) => Promise<boolean>)[] = [];
   const inTurn = createTurns();
 
@@ -58,6 +67,23 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
     await drop(digests);
   }
 
+  /** Drops every blob that nothing refers to; returns how many were deleted at once. */
+  async function dropUnheld(): Promise<number> {
+    // In one query, because startup waits for it; the few that belong to no job are queried one by one.
+    const ofJobs = await sql<{
+      digest: string;
+    }>`SELECT digest FROM job_input UNION SELECT digest FROM job_output`.execute(db);
+    const held = new Set(ofJobs.rows.map(({ digest }) => digest));
+    let deleted = 0;
+    for await (const digest of blobs.digests()) {
+      if (held.has(digest)) continue;
+      if (!shared) deleted += (await blobs.delete(digest, () => isHeld(digest))) ? 1 : 0;
+      // Another server may have stored it this moment, and not yet have written for whom.
+      else if (!(await isHeld(digest))) await shared.mark(digest);
+    }
+    return deleted;
+  }
+
   return {
     isHeld,
     drop,
@@ -94,23 +120,21 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs, shared?: S
     renew: async (): Promise<void> => shared?.renew([...(holders.get(here)?.keys() ?? [])]),
     /** Also asks `keeps` before a blob is deleted. */
     keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
-    /** Deletes what was marked a while ago and is still not held. */
-    sweep: async (): Promise<void> => shared?.sweep((digest) => blobs.delete(digest, () => isHeld(digest))),
+    /**
+     * Deletes what was marked a while ago and is still not held; once a day it also marks what was stored for a request that then failed.
+     * (Of a server alone nothing of that stays.)
+     */
+    async sweep(): Promise<void> {
+      if (!shared) return;
+      if (monotonicMs() - lookedMs >= orphansEveryMs) {
+        lookedMs = monotonicMs();
+        await dropUnheld();
+      }
+      await shared.sweep((digest) => blobs.delete(digest, () => isHeld(digest)));
+    },
     /** After a crash: deletes temporary files and unreferenced blobs; returns how many. */
     async dropOrphans(): Promise<number> {
-      let orphans = await blobs.sweepTemporary();
-      // In one query, because startup waits for it; the few that belong to no job are queried one by one.
-      const ofJobs = await sql<{
-        digest: string;
-      }>`SELECT digest FROM job_input UNION SELECT digest FROM job_output`.execute(db);
-      const held = new Set(ofJobs.rows.map(({ digest }) => digest));
-      for await (const digest of blobs.digests()) {
-        if (held.has(digest)) continue;
-        if (!shared) orphans += (await blobs.delete(digest, () => isHeld(digest))) ? 1 : 0;
-        // Another server may have stored it this moment, and not yet have written for whom.
-        else if (!(await isHeld(digest))) await shared.mark(digest);
-      }
-      return orphans;
+      return (await blobs.sweepTemporary()) + (await dropUnheld());
     },
   };
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import {
   mkdtempSync,
   readdirSync,
@@ -8,7 +8,8 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
@@ -20,24 +21,11 @@ import {
   PutObjectCommand,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { digestsOf, pattern, put, sha256, testBlobs } from '../../test/support/blobs-suite.ts';
 import { hasS3, startS3, type TestS3 } from '../../test/support/s3.ts';
 import type { Blobs } from './blobs.ts';
 import { openBucketBlobs } from './bucket-blobs.ts';
-
-const sha256 = (bytes: Uint8Array | string) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-/** Bytes that differ everywhere, so that a piece at the wrong place shows. */
-function pattern(length: number, seed = 1): Buffer {
-  const words = new Uint32Array(Math.ceil(length / 4));
-  for (let index = 0, x = seed; index < words.length; index++)
-    words[index] = x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
-  return Buffer.from(words.buffer, 0, length);
-}
-async function put(blobs: Blobs, bytes: Uint8Array) {
-  await using writer = await blobs.create();
-  await writer.write(bytes);
-  return writer.commit();
-}
 
 /** Between client and store: ends each connection after so many bytes of its answers. */
 async function startCutter(port: number, cut: { afterBytes: number; connections: number }) {
@@ -97,6 +85,8 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
       new PutObjectCommand({ Bucket: bucket, Key: `a/b/sha256/${digest.slice(7)}`, Body: bytes }),
     );
 
+  testBlobs({ open: () => openAt('blobs'), folder: () => dir });
+
   it('keeps the bytes of every length, whole and in ranges, for another machine', async () => {
     await using here = await openAt('here');
     await using there = await openAt('there');
@@ -110,9 +100,7 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
       expect(await buffer(there.open(ref, range))).toEqual(bytes.subarray(length >> 1, (length >> 1) + 5));
       expect((await buffer(there.open(ref, { offsetBytes: length }))).length).toBe(0);
       expect(readFileSync(await there.fetch(ref)).equals(bytes)).toBe(true);
-      const found = [];
-      for await (const digest of there.digests()) found.push(digest);
-      expect(found).toContain(ref.digest);
+      expect(await digestsOf(there)).toContain(ref.digest);
     }
   });
 
@@ -246,6 +234,62 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
     expect(cut.connections).toBeGreaterThan(1);
   });
 
+  it('refuses to start without a bucket, access or a store, and says what to do', async () => {
+    const { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY } = process.env;
+    const at = (place: string) => openBucketBlobs(place, { folder: join(dir, 'here') });
+    await expect(at(`s3://missing?endpoint=${s3.endpoint}`)).rejects.toThrow(
+      'There is no bucket missing. Create it, or correct --blobs.',
+    );
+    await expect(at('s3://b/c?region=x')).rejects.toMatchObject({ code: 'BAD_REQUEST', field: '--blobs' });
+    await expect(at('s3://b?endpoint=http://127.0.0.1:9')).rejects.toMatchObject({ code: 'UNREACHABLE' });
+    try {
+      process.env.AWS_SECRET_ACCESS_KEY = 'wrong';
+      await expect(at(location())).rejects.toThrow('Check AWS_SECRET_ACCESS_KEY.');
+      process.env.AWS_ACCESS_KEY_ID = 'nobody';
+      await expect(at(location())).rejects.toThrow('Check AWS_ACCESS_KEY_ID.');
+    } finally {
+      Object.assign(process.env, { AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY });
+    }
+  });
+
+  it('works with a clock that is an hour from that of the store', async () => {
+    for (const byMs of [-3_600_000, 3_600_000]) {
+      vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + byMs });
+      try {
+        await using blobs = await openAt('here');
+        const bytes = pattern(2000, byMs);
+        const ref = await put(blobs, bytes);
+        expect((await buffer(blobs.open(ref))).equals(bytes)).toBe(true);
+      } finally {
+        vi.useRealTimers();
+      }
+    }
+  });
+
+  it.each([
+    [301, 'PermanentRedirect', 'is in another region. Set AWS_REGION'],
+    [400, 'AuthorizationHeaderMalformed', 'is in another region. Set AWS_REGION'],
+    [403, 'RequestTimeTooSkewed', 'Correct the clock.'],
+    [403, 'AccessDenied', 'Allow GetObject, PutObject'],
+  ])('says what to do about %i %s of Amazon S3', async (status, code, remedy) => {
+    // As in its documentation of error responses; a store here has but one region.
+    const server = createHttpServer((request, answer) => {
+      request.resume().on('end', () => {
+        answer.writeHead(status, { 'content-type': 'application/xml' });
+        answer.end(`<?xml version="1.0"?><Error><Code>${code}</Code><Message>m</Message></Error>`);
+      });
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    try {
+      await expect(openAt('here', {}, endpoint)).rejects.toThrow(remedy);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  // The last one: a store that was killed takes half a minute to make the next bucket.
   it('keeps nothing of what is sent or read while the store is killed', async () => {
     await using blobs = await openAt('here');
     await using other = await openAt('other');
@@ -274,20 +318,4 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
     );
     expect((await buffer(other.open(stored))).equals(pattern(60_000_000, 3))).toBe(true);
   }, 90_000);
-
-  it('refuses to start without a bucket, access or a store, and says what to do', async () => {
-    const { AWS_SECRET_ACCESS_KEY } = process.env;
-    const at = (place: string) => openBucketBlobs(place, { folder: join(dir, 'here') });
-    await expect(at(`s3://missing?endpoint=${s3.endpoint}`)).rejects.toThrow(
-      'There is no bucket missing. Create it, or correct --blobs.',
-    );
-    await expect(at('s3://b/c?region=x')).rejects.toMatchObject({ code: 'BAD_REQUEST', field: '--blobs' });
-    await expect(at('s3://b?endpoint=http://127.0.0.1:9')).rejects.toMatchObject({ code: 'UNREACHABLE' });
-    process.env.AWS_SECRET_ACCESS_KEY = 'wrong';
-    try {
-      await expect(at(location())).rejects.toThrow('Check AWS_SECRET_ACCESS_KEY.');
-    } finally {
-      process.env.AWS_SECRET_ACCESS_KEY = AWS_SECRET_ACCESS_KEY;
-    }
-  });
 });

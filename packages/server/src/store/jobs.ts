@@ -75,7 +75,7 @@ export function createJobs({
   const sharedHolds = isShared
     ? createSharedHolds({ database, blobs, server: newServerName(), graceMs: deleteAfterMs })
     : undefined;
-  const holds = createBlobHolds(db, blobs, sharedHolds);
+  const holds = createBlobHolds(db, blobs, sharedHolds, monotonicMs);
   const durations = createJobDurations(db);
   const queue = { events, maxQueued, leaseMs, concurrencyOf, now, monotonicMs };
   const unsettled = sharedHolds

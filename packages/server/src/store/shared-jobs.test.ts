@@ -347,6 +347,24 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await first.jobs.heldFor('attempt 1 of x')).toEqual([]);
   });
 
+  it('finds once a day what was stored for a request that failed', async () => {
+    let aheadMs = 0;
+    const { database } = first;
+    const jobs = createJobs({
+      ...{ database, blobs, resultTtlMs: 60_000, maxQueued: 100, deleteAfterMs: 0 },
+      monotonicMs: () => performance.now() + aheadMs,
+    });
+    const [left, held] = await Promise.all(['left', 'held'].map(store));
+    await second.jobs.hold(held.digest);
+    await jobs.sweep();
+    expect(await blobs.stat(left.digest)).toBeDefined();
+    aheadMs = 24 * 3_600_000;
+    await jobs.sweep();
+    expect(await blobs.stat(left.digest)).toBeUndefined();
+    expect(await blobs.stat(held.digest)).toBeDefined();
+    await jobs.close();
+  });
+
   it('keeps a hold that is made while another of the same blob is released', async () => {
     const { digest } = await store('twice');
     await first.jobs.hold(digest);

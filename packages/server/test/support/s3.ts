@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { findRadosgw } from '../../../../test/programs.ts';
 
@@ -69,6 +70,9 @@ public addr = 127.0.0.1
     servers.push(child);
     return child;
   };
+  /** Now and then the monitor answers the first one that its fsid is wrong, and takes the next. */
+  const launchStore = (): unknown =>
+    launch('ceph-osd', '-i', '0').once('exit', (code) => code !== null && code !== 0 && launchStore());
   const launchGateway = () =>
     launch('radosgw', '-n', 'client.rgw', `--rgw-frontends=beast endpoint=127.0.0.1:${port}`);
 
@@ -104,11 +108,13 @@ public addr = 127.0.0.1
     launch('ceph-mon', '-i', 'a');
     run('ceph', 'osd', 'new', store);
     run('ceph-osd', '-i', '0', '--mkfs', '--osd-uuid', store);
-    launch('ceph-osd', '-i', '0');
+    launchStore();
     gateway = launchGateway();
     const { accessKeyId, secretAccessKey } = credentials;
     const keys = [`--access-key=${accessKeyId}`, `--secret-key=${secretAccessKey}`];
-    run('radosgw-admin', 'user', 'create', '--uid=test', '--display-name=test', ...keys);
+    // Not waited for by this thread, which starts the store again meanwhile.
+    const user = [...configured, 'user', 'create', '--uid=test', '--display-name=test', ...keys];
+    await promisify(execFile)('radosgw-admin', user, { timeout: 90_000 });
     await answers();
   } catch (error) {
     await stopAll();
