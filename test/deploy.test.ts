@@ -200,17 +200,19 @@ describe('deploy/container', () => {
     const file = parse(readText('deploy/container/compose.replicas.yaml'), { merge: true });
     const { one, two, keys, postgres, worker } = file.services as Record<string, Service>;
     expect(understand(worker.command).workers).toBe(1);
-    for (const [name, { command, volumes, depends_on: after }] of Object.entries({ one, two })) {
-      expect(understand(command)).toMatchObject({
-        login: true,
-        database: '/run/secrets/database',
-        blobs: '/volumes',
-      });
+    const script = keys.command.join('\n');
+    for (const [name, server] of Object.entries({ one, two })) {
+      const { command, environment, volumes, depends_on: after } = server;
+      expect(understand(command)).toMatchObject({ login: true, blobs: '/volumes' });
+      expect(environment.TOMAAT_DATABASE).toBe('/data/database');
+      // A secret keeps the owner that it has outside: the servers read a copy of their own.
+      expect(server.secrets).toBeUndefined();
       expect(volumes).toEqual([`${name}:/data`, 'volumes:/volumes']);
       expect(keys.volumes).toContain(`${name}:/${name}`);
       expect(Object.keys(after)).toEqual(['postgres', 'keys']);
     }
-    const used = [one, two, keys, postgres].flatMap(({ secrets }) => secrets);
+    for (const secret of keys.secrets) expect(script).toContain(`/run/secrets/${secret} `);
+    const used = [keys, postgres].flatMap(({ secrets }) => secrets);
     expect(new Set(used)).toEqual(new Set(Object.keys(file.secrets)));
     // No password is in the file, and nothing may become root again.
     for (const { privileged, cap_drop: dropped } of [one, two, keys, worker]) {
@@ -244,6 +246,7 @@ describe('deploy/container', () => {
 
 interface Service {
   command: string[];
+  environment: Record<string, string>;
   volumes: string[];
   secrets: string[];
   depends_on: object;
