@@ -101,12 +101,13 @@ onEachDatabase(({ newDatabase }) => {
   });
 
   it('addresses() sorts by characters, whatever the locale of the database', async () => {
-    for (const [index, anatomy] of ['lung b', 'lunga', 'lung'].entries())
+    for (const [index, anatomy] of ['Fuß', 'Fuz', 'lung b', 'lung'].entries())
       await announce(`id${index}`, { anatomy });
     expect(await elsewhere.addresses()).toEqual([
+      'segmentation/fuz',
+      'segmentation/fuß',
       'segmentation/lung',
       'segmentation/lung-b',
-      'segmentation/lunga',
     ]);
   });
 
