@@ -2,23 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { onEachDatabase } from '../../test/support/each-database.ts';
 import type { Database } from '../store/database.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
-import { type BegunLogin, rememberLogins, storeLogins } from './begun-logins.ts';
-
-let folder: string;
-let database: Database<ServerSchema>;
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'tomaat-begun-'));
-  database = await openServerDatabase(folder);
-});
-afterAll(async () => {
-  await database.close();
-  await rm(folder, { recursive: true, force: true });
-});
-beforeEach(async () => {
-  await database.db.deleteFrom('begun_login').execute();
-});
+import { type BegunLogin, type BegunLogins, rememberLogins, storeLogins } from './begun-logins.ts';
 
 const login = (name: string, expiresMs: number): BegunLogin => ({
   state: `state-${name}`,
@@ -29,10 +16,7 @@ const login = (name: string, expiresMs: number): BegunLogin => ({
   expiresMs,
 });
 
-describe.each([
-  ['rememberLogins()', (now: () => number, limit?: number) => rememberLogins(now, limit)],
-  ['storeLogins()', (now: () => number, limit?: number) => storeLogins(database.db, now, limit)],
-])('%s', (_name, open) => {
+function testLogins(open: (now: () => number, limit?: number) => BegunLogins): void {
   it('gives a login back once, to the token that began it', async () => {
     const logins = open(() => 0);
     await logins.add('one', login('a', 10));
@@ -64,16 +48,36 @@ describe.each([
     expect(await logins.find('two')).toBeDefined();
     expect(await logins.find('three')).toBeDefined();
   });
-});
+}
 
-describe('storeLogins()', () => {
-  it('lets a login end at another server, and keeps no secret in clear text', async () => {
-    await storeLogins(database.db, () => 0).add('one', login('a', 10));
-    const rows = JSON.stringify(await database.db.selectFrom('begun_login').selectAll().execute());
-    for (const secret of ['state-a', 'nonce-a', 'verifier-a', '/jobs/a', 'one'])
-      expect(rows).not.toContain(secret);
-    const elsewhere = storeLogins(database.db, () => 0);
-    const [first, second] = await Promise.all([elsewhere.take('one'), elsewhere.take('one')]);
-    expect([first, second].filter(Boolean)).toEqual([login('a', 10)]);
+describe('rememberLogins()', () => testLogins(rememberLogins));
+
+onEachDatabase(({ newDatabase }) => {
+  let folder: string;
+  let database: Database<ServerSchema>;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'tomaat-begun-'));
+    database = await openServerDatabase(folder, await newDatabase());
+  });
+  afterAll(async () => {
+    await database.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+  beforeEach(async () => {
+    await database.db.deleteFrom('begun_login').execute();
+  });
+
+  describe('storeLogins()', () => {
+    testLogins((now, limit) => storeLogins(database.db, now, limit));
+
+    it('lets a login end at another server, and keeps no secret in clear text', async () => {
+      await storeLogins(database.db, () => 0).add('one', login('a', 10));
+      const rows = JSON.stringify(await database.db.selectFrom('begun_login').selectAll().execute());
+      for (const secret of ['state-a', 'nonce-a', 'verifier-a', '/jobs/a', 'one'])
+        expect(rows).not.toContain(secret);
+      const elsewhere = storeLogins(database.db, () => 0);
+      const [first, second] = await Promise.all([elsewhere.take('one'), elsewhere.take('one')]);
+      expect([first, second].filter(Boolean)).toEqual([login('a', 10)]);
+    });
   });
 });

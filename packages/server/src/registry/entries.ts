@@ -74,7 +74,7 @@ export interface Entries extends AsyncDisposable {
   search(filters: EntryFilters): Promise<Entry[]>;
   /** The live entries of our API with this task and anatomy (slugs): the defaults first, then the oldest. */
   candidates(task: string, anatomy: string): Promise<Entry[]>;
-  /** The addresses `task/anatomy` that have a live entry of our API. */
+  /** The addresses `task/anatomy` that have a live entry of our API, in the order of their characters. */
   addresses(): Promise<string[]>;
   /** The number of entries, by interface and by whether they are live. */
   count(): Promise<{ face: 'api' | 'v1'; live: boolean; entries: number }[]>;
@@ -286,10 +286,9 @@ export async function openEntries(
         .distinct()
         .where('face', '=', 'api')
         .where(isLive(now()), '=', true)
-        .orderBy('task_slug')
-        .orderBy('anatomy_slug')
         .execute();
-      return found.map((row) => `${row.task_slug}/${row.anatomy_slug}`);
+      // Not by the database: the order of PostgreSQL depends on its locale.
+      return found.map((row) => `${row.task_slug}/${row.anatomy_slug}`).sort();
     },
 
     async count() {

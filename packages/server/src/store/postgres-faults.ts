@@ -23,6 +23,13 @@ export function queryFault(error: unknown): unknown {
     return new TomaatError('DISK_FULL', 'The disk of the database is full. Free some space and try again.', {
       cause: error,
     });
+  // A deadlock, or a conflict of two transactions: one of them was undone.
+  if (/^40(?:P01|001)$/.test(codeOf(error)))
+    return new TomaatError(
+      'BUSY',
+      'Another change of the same data came first, and this one was undone. Try again in a few seconds.',
+      { cause: error },
+    );
   if (codeOf(error) === '22021')
     return new TomaatError(
       'BAD_REQUEST',

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { postgresBin, startPostgres, type TestPostgres } from '../../test/support/postgres.ts';
+import { onEachDatabase } from '../../test/support/each-database.ts';
 import { sender, sha256 } from '../../test/uploads-fixture.ts';
 import { type Blobs, openBlobs } from './blobs.ts';
 import type { Database } from './database.ts';
@@ -16,17 +16,11 @@ import { openUploads, type Uploads } from './uploads.ts';
 
 const mib = 2 ** 20;
 const owner = 'a';
-let postgres: TestPostgres | undefined;
 let folder: string;
 let database: Database<ServerSchema>;
 let blobs: Blobs;
 let servers: Uploads[];
 const seen: string[] = [];
-
-beforeAll(async () => {
-  if (postgresBin) postgres = await startPostgres();
-});
-afterAll(() => postgres?.[Symbol.asyncDispose]());
 
 async function* body(...chunks: Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* chunks;
@@ -46,12 +40,11 @@ async function blobsLeft(): Promise<string[]> {
   return digests.sort();
 }
 
-describe.each([['SQLite', false], ...(postgresBin ? ([['PostgreSQL', true]] as const) : [])] as const)(
-  'uploads in pieces, %s',
-  (_name, isPostgres) => {
+onEachDatabase(({ newDatabase }) => {
+  describe('uploads in pieces', () => {
     beforeAll(async () => {
       folder = await mkdtemp(join(tmpdir(), 'tomaat-pieces-'));
-      database = await openServerDatabase(folder, isPostgres ? await postgres!.database() : undefined);
+      database = await openServerDatabase(folder, await newDatabase());
       blobs = await openBlobs(join(folder, 'blobs'));
     });
     afterAll(async () => {
@@ -259,8 +252,8 @@ describe.each([['SQLite', false], ...(postgresBin ? ([['PostgreSQL', true]] as c
         expect(await blobsLeft()).toEqual([]);
       });
     });
-  },
-);
+  });
+});
 
 describe('pieceBytesOf()', () => {
   it('is a 64th of the upload, from 1 to 64 MiB', () => {
