@@ -2,7 +2,15 @@
  * The messages inside an ONNX graph, as far as a rewrite reads and writes them: operators, attributes and tensors. Field numbers are
  * those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
-import { bytesField, floatField, integerField, type Parts, readFields, readVarints } from './protobuf.ts';
+import {
+  bytesField,
+  floatField,
+  integerField,
+  type Parts,
+  readFields,
+  readVarints,
+  textOf,
+} from './protobuf.ts';
 
 /** An operator of a graph. */
 export interface GraphNode {
@@ -15,14 +23,17 @@ export interface GraphNode {
   readonly attributes: ReadonlyMap<string, AttributeValue>;
 }
 
-/** `other`: a kind that no rewrite reads; `graph`: a graph inside the graph, or a reference to an attribute of a function. */
+/**
+ * `other`: a kind that no rewrite reads; `graph`: a graph inside the graph, or a reference to an attribute of a function; `tensors`: several,
+ * or sparse ones.
+ */
 export type AttributeValue =
   | { readonly kind: 'float'; readonly value: number }
   | { readonly kind: 'integer'; readonly value: number }
   | { readonly kind: 'integers'; readonly value: readonly number[] }
   | { readonly kind: 'text'; readonly value: string }
   | { readonly kind: 'tensor'; readonly value: Uint8Array }
-  | { readonly kind: 'graph' | 'other' };
+  | { readonly kind: 'graph' | 'tensors' | 'other' };
 
 /** A constant of float32 numbers, the last axis fastest. */
 export interface FloatTensor {
@@ -30,29 +41,32 @@ export interface FloatTensor {
   readonly data: Float32Array;
 }
 
-const text = new TextDecoder();
+/** Of a text that is compared with others, and that need not be one. */
+const lenient = new TextDecoder('utf-8', { ignoreBOM: true });
 const attributeTypes = { float: 1, integer: 2, text: 3, tensor: 4, integers: 7 } as const;
 const float32 = 1;
 const int64 = 7;
-/** Elements of a list, or axes of a tensor, that a rewrite may have to read. */
+/** Inputs or outputs of an operator, elements of a list, or axes of a tensor, that a rewrite may have to read. */
 const maxLength = 1000;
 
-/** Reads an operator. Throws a RangeError if the bytes are none, or an attribute is there twice. */
+/** Reads an operator. Throws a RangeError if the bytes are none, or it has an attribute twice, or too many inputs or outputs. */
 export function readNode(bytes: Uint8Array): GraphNode {
   const [inputs, outputs]: [string[], string[]] = [[], []];
   const attributes = new Map<string, AttributeValue>();
   let [operator, domain] = ['', ''];
   for (const field of readFields(bytes)) {
     if (field.kind !== 'bytes') continue;
-    if (field.number === 1) inputs.push(text.decode(field.value));
-    else if (field.number === 2) outputs.push(text.decode(field.value));
-    else if (field.number === 4) operator = text.decode(field.value);
-    else if (field.number === 7) domain = text.decode(field.value);
+    if (field.number === 1) inputs.push(textOf(field.value));
+    else if (field.number === 2) outputs.push(textOf(field.value));
+    else if (field.number === 4) operator = textOf(field.value);
+    else if (field.number === 7) domain = textOf(field.value);
     else if (field.number === 5) {
       const { name, value } = readAttribute(field.value);
       if (attributes.has(name)) throw new RangeError('an operator has an attribute twice');
       attributes.set(name, value);
     }
+    if (inputs.length > maxLength || outputs.length > maxLength)
+      throw new RangeError(`an operator has more than ${maxLength} inputs or outputs`);
   }
   return { operator, domain: domain === 'ai.onnx' ? '' : domain, inputs, outputs, attributes };
 }
@@ -61,26 +75,27 @@ function readAttribute(bytes: Uint8Array): { name: string; value: AttributeValue
   let name = '';
   let type = 0;
   let value: AttributeValue = { kind: 'other' };
-  const integers: number[] = [];
+  const integers = createList();
   for (const field of readFields(bytes)) {
     const { number } = field;
-    if (number === 6 || number === 11 || number === 21) value = { kind: 'graph' };
-    else if (field.kind === 'fixed') {
+    if (number === 6 || number === 11 || number === 21) return { name, value: { kind: 'graph' } };
+    if (number === 10 || number === 22 || number === 23) return { name, value: { kind: 'tensors' } };
+    if (field.kind === 'fixed') {
       if (number === 2 && field.value.length === 4)
         value = { kind: 'float', value: viewOf(field.value).getFloat32(0, true) };
     } else if (field.kind === 'varint') {
       if (number === 3) value = { kind: 'integer', value: signed(field.value) };
-      else if (number === 8) integers.push(signed(field.value));
+      else if (number === 8) integers.add(field.value);
       else if (number === 20) type = Number(field.value);
-    } else if (number === 1) name = text.decode(field.value);
-    else if (number === 4) value = { kind: 'text', value: text.decode(field.value) };
+    } else if (number === 1) name = textOf(field.value);
+    else if (number === 4) value = { kind: 'text', value: lenient.decode(field.value) };
     else if (number === 5) value = { kind: 'tensor', value: field.value };
-    else if (number === 8) integers.push(...readPacked(field.value));
-    if (integers.length > maxLength) throw new RangeError('an attribute has too many numbers');
+    else if (number === 8) integers.addPacked(field.value);
   }
-  if (value.kind === 'graph') return { name, value };
+  const list = integers.read();
+  if (!list) return { name, value: { kind: 'other' } };
   // Old files state no type, and an empty list or a zero may be left out.
-  if (type === attributeTypes.integers || integers.length > 0) value = { kind: 'integers', value: integers };
+  if (type === attributeTypes.integers || list.length > 0) value = { kind: 'integers', value: list };
   else if (type === attributeTypes.integer && value.kind === 'other') value = { kind: 'integer', value: 0 };
   else if (type === attributeTypes.float && value.kind === 'other') value = { kind: 'float', value: 0 };
   return { name, value };
@@ -89,21 +104,37 @@ function readAttribute(bytes: Uint8Array): { name: string; value: AttributeValue
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 const signed = (value: bigint): number => Number(BigInt.asIntN(64, value));
 
-/** Whole numbers of a list that is written as one field. */
-const readPacked = (bytes: Uint8Array): number[] => readVarints(bytes, maxLength).map(signed);
-
-/** The name of a tensor of the graph, such as weights. */
-export function tensorName(tensor: Uint8Array): string {
-  for (const field of readFields(tensor))
-    if (field.number === 8 && field.kind === 'bytes') return text.decode(field.value);
-  return '';
+/** Collects whole numbers, written as a field each or as one field. `read` gives undefined for more than `maxLength`. */
+function createList() {
+  const numbers: number[] = [];
+  let isLong = false;
+  const add = (value: bigint) => {
+    if (numbers.length < maxLength) numbers.push(signed(value));
+    else isLong = true;
+  };
+  return {
+    add,
+    addPacked(bytes: Uint8Array) {
+      const values = readVarints(bytes, maxLength);
+      if (values) values.forEach(add);
+      else isLong = true;
+    },
+    read: () => (isLong ? undefined : numbers),
+  };
 }
 
+/** The name of a tensor of the graph, such as weights. */
+export const tensorName = (tensor: Uint8Array): string => lastText(tensor, 8);
+
 /** The name of an input or an output of the graph. */
-export function valueName(value: Uint8Array): string {
-  for (const field of readFields(value))
-    if (field.number === 1 && field.kind === 'bytes') return text.decode(field.value);
-  return '';
+export const valueName = (value: Uint8Array): string => lastText(value, 1);
+
+/** A text of a message; where it is there twice, the last counts. */
+function lastText(message: Uint8Array, number: number): string {
+  let last: Uint8Array | undefined;
+  for (const field of readFields(message))
+    if (field.number === number && field.kind === 'bytes') last = field.value;
+  return last ? textOf(last) : '';
 }
 
 /**
@@ -111,20 +142,21 @@ export function valueName(value: Uint8Array): string {
  * dimensions say.
  */
 export function readFloats(tensor: Uint8Array): FloatTensor | undefined {
-  const dims: number[] = [];
+  const axes = createList();
   const numbers: Uint8Array[] = [];
   let type = 0;
   for (const field of readFields(tensor)) {
     const { number } = field;
     if (field.kind === 'varint') {
-      if (number === 1) dims.push(signed(field.value));
+      if (number === 1) axes.add(field.value);
       else if (number === 2) type = Number(field.value);
       else if (number === 14 && field.value !== 0n) return undefined;
-    } else if (number === 1) dims.push(...readPacked(field.value));
+    } else if (number === 1) axes.addPacked(field.value);
     else if (number === 13 || number === 3) return undefined;
     else if (number === 4 || number === 9) numbers.push(field.value);
-    if (dims.length > maxLength) return undefined;
   }
+  const dims = axes.read();
+  if (!dims) return undefined;
   const count = dims.reduce((product, d) => product * d, 1);
   const length = numbers.reduce((sum, { length }) => sum + length, 0);
   if (type !== float32 || dims.some((d) => d < 1) || length !== count * 4) return undefined;

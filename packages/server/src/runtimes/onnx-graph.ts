@@ -3,7 +3,7 @@
  * are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
 import { encodeNode } from './graph-messages.ts';
-import { bytesField, integerField, joinParts, readFields } from './protobuf.ts';
+import { bytesField, integerField, joinParts, readFields, textOf } from './protobuf.ts';
 
 export interface GraphFacts {
   /** Files with weights next to the model, as named in the model. */
@@ -14,8 +14,6 @@ export interface GraphFacts {
 
 /** Branches and loops are graphs inside graphs; exporters nest a handful. */
 const maxDepth = 64;
-
-const text = new TextDecoder();
 
 /** Reads what a model refers to. Throws a RangeError if the bytes are not a protocol buffer with a graph. */
 export function inspectGraph(model: Uint8Array): GraphFacts {
@@ -30,8 +28,8 @@ export function inspectGraph(model: Uint8Array): GraphFacts {
       let value = '';
       for (const entry of readFields(field.value)) {
         if (entry.kind !== 'bytes') continue;
-        if (entry.number === 1) key = text.decode(entry.value);
-        if (entry.number === 2) value = text.decode(entry.value);
+        if (entry.number === 1) key = textOf(entry.value);
+        if (entry.number === 2) value = textOf(entry.value);
       }
       if (key === 'location') externalFiles.add(value);
     }
@@ -57,7 +55,7 @@ export function inspectGraph(model: Uint8Array): GraphFacts {
       let domain = '';
       let version = 0;
       for (const field of readFields(bytes)) {
-        if (field.number === 1 && field.kind === 'bytes') domain = text.decode(field.value);
+        if (field.number === 1 && field.kind === 'bytes') domain = textOf(field.value);
         if (field.number === 2 && field.kind === 'varint') version = Number(field.value);
       }
       if (domain === '' || domain === 'ai.onnx') opset = version;
@@ -98,13 +96,14 @@ export function withLabelOutput(model: Uint8Array, output: string): Uint8Array {
   const value = [...bytesField(1, labelOutputName), ...bytesField(2, bytesField(1, integerField(1, uint8)))];
   const added = [...bytesField(1, argmax), ...bytesField(1, cast), ...bytesField(12, value)];
 
-  const parts: Uint8Array[] = [];
-  for (const field of readFields(model)) {
-    if (field.number === 7 && field.kind === 'bytes') parts.push(...bytesField(7, [field.value, ...added]));
-    else parts.push(model.subarray(field.start, field.end));
-  }
-  return joinParts(parts);
+  for (const { number, kind, value: graph, start, end } of readFields(model))
+    if (number === 7 && kind === 'bytes')
+      return joinParts([model.subarray(0, start), ...bytesField(7, [graph, ...added]), model.subarray(end)]);
+  throw new RangeError('the file has no graph');
 }
+
+/** Names that are only compared with each other. */
+const lenient = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** The operator that computes an output of the graph, such as Softmax; Identity and casts before the output are passed over. */
 export function producerOf(model: Uint8Array, output: string): string | undefined {
@@ -114,10 +113,10 @@ export function producerOf(model: Uint8Array, output: string): string | undefine
     const [inputs, outputs]: [string[], string[]] = [[], []];
     let operator = '';
     each(bytes, {
-      1: (name) => inputs.push(text.decode(name)),
-      2: (name) => outputs.push(text.decode(name)),
+      1: (name) => inputs.push(lenient.decode(name)),
+      2: (name) => outputs.push(lenient.decode(name)),
       4: (name) => {
-        operator = text.decode(name);
+        operator = lenient.decode(name);
       },
     });
     for (const name of outputs) made.set(name, { operator, from: inputs[0] ?? '' });

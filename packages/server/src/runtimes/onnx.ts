@@ -346,6 +346,8 @@ function wrapSession(
       try {
         await run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
       } catch (cause) {
+        // A file may ask for any number of channels.
+        if (cause instanceof RangeError) throw outOfMemory(name, cause, `on a tensor of ${dims.join(' × ')}`);
         if (!(cause instanceof TomaatError) || cause.code !== 'APP_FAILED') throw cause;
         throw new TomaatError('BAD_MANIFEST', cause.message, { cause });
       }

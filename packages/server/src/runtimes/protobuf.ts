@@ -3,6 +3,9 @@
  * Source: https://protobuf.dev/programming-guides/encoding/
  */
 
+/** The largest number of a field. Parsers differ in what they read from a larger one. */
+const maxFieldNumber = 2 ** 29 - 1;
+
 /** One field of a message: its number and its value (bytes are views of the message). */
 export type Field =
   | { readonly number: number; readonly kind: 'varint'; readonly value: bigint }
@@ -14,7 +17,19 @@ function createReader(message: Uint8Array) {
   let at = 0;
   return {
     at: () => at,
+    /** Of a key or a length; rounded above 2^53, which neither can be. */
+    number(): number {
+      let value = 0;
+      for (let factor = 1; factor < 2 ** 70; factor *= 128) {
+        if (at >= message.length) throw new RangeError('the message ends inside a number');
+        const byte = message[at++];
+        value += (byte & 0x7f) * factor;
+        if (byte < 0x80) return value;
+      }
+      throw new RangeError('a number has more than 10 bytes');
+    },
     varint(): bigint {
+      if (message[at] < 0x80) return BigInt(message[at++]);
       let value = 0n;
       for (let shift = 0n; shift < 70n; shift += 7n) {
         if (at >= message.length) throw new RangeError('the message ends inside a number');
@@ -37,30 +52,44 @@ function createReader(message: Uint8Array) {
 export function* readFields(
   message: Uint8Array,
 ): Generator<Field & { readonly start: number; readonly end: number }> {
-  const { at, varint, take } = createReader(message);
+  const { at, number: readNumber, varint, take } = createReader(message);
   while (at() < message.length) {
     const start = at();
-    const key = Number(varint());
+    const key = readNumber();
     const number = Math.floor(key / 8);
     const wireType = key % 8;
-    if (number === 0) throw new RangeError('a field has the number 0');
+    if (number === 0 || number > maxFieldNumber) throw new RangeError(`a field has the number ${number}`);
     if (wireType === 0) yield { number, kind: 'varint', value: varint(), start, end: at() };
     else if (wireType === 1) yield { number, kind: 'fixed', value: take(8), start, end: at() };
-    else if (wireType === 2) yield { number, kind: 'bytes', value: take(Number(varint())), start, end: at() };
+    else if (wireType === 2) yield { number, kind: 'bytes', value: take(readNumber()), start, end: at() };
     else if (wireType === 5) yield { number, kind: 'fixed', value: take(4), start, end: at() };
     else throw new RangeError(`a field has the wire type ${wireType}`);
   }
 }
 
-/** The numbers of a list that is written as one field, at most `most`. Throws a RangeError if the bytes are not that. */
-export function readVarints(bytes: Uint8Array, most: number): bigint[] {
+/**
+ * The numbers of a list that is written as one field; undefined if there are more than `most`. Throws a RangeError if the bytes are
+ * not a list.
+ */
+export function readVarints(bytes: Uint8Array, most: number): bigint[] | undefined {
   const { at, varint } = createReader(bytes);
   const values: bigint[] = [];
   while (at() < bytes.length) {
-    if (values.length >= most) throw new RangeError('a list of numbers is too long');
+    if (values.length >= most) return undefined;
     values.push(varint());
   }
   return values;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** A text of a message: different bytes give different texts. Throws a RangeError if it is not UTF-8. */
+export function textOf(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch (cause) {
+    throw new RangeError('a text is not UTF-8', { cause });
+  }
 }
 
 /** A message written so far: pieces to be joined. */

@@ -344,46 +344,50 @@ describe('rewriteGraph()', () => {
     expect(rewriteGraph(model)).toEqual({ left: expect.stringContaining(why) });
   });
 
-  it('leaves a graph alone that has too many operators', () => {
-    const many = joinParts([...bytesField(7, manyNodes(30_000)), ...bytesField(8, integerField(2, 17))]);
-    expect(rewriteGraph(many)).toEqual({ left: 'it has more than 20000 operators' });
-  });
-
   it('reads a tensor once, however many operators share it', () => {
     const shared = { name: 'w', dims: [200, 100, 3, 3, 3], data: new Float32Array(540_000) };
-    const nodes = Array.from({ length: 19_000 }, (_, i) => ({
-      op: 'ConvTranspose',
-      inputs: ['image', 'w'],
-      outputs: [`s${i}`],
-      attributes: { strides: [3, 3, 3] },
-    }));
-    const model = encodeModel({ nodes, initializers: [shared], inputs: [image], outputs: [scores] });
+    const model = encodeModel({ nodes: [], initializers: [shared], inputs: [image], outputs: [scores] });
+    const user = joinParts(
+      bytesField(
+        1,
+        encodeNode({
+          operator: 'ConvTranspose',
+          inputs: ['image', 'w'],
+          outputs: [''],
+          attributes: { strides: [3, 3, 3] },
+        }),
+      ),
+    );
+    const many = inGraph(model, new Array<Uint8Array>(19_000).fill(user));
     const before = process.cpuUsage();
-    expect(rewriteGraph(model)).toEqual({ left: noForm });
+    expect(rewriteGraph(many)).toEqual({ left: noForm });
     // Reading it each time would copy 41 GB.
     expect(process.cpuUsage(before).user / 1e6).toBeLessThan(5);
   });
 
   it('adds no more operators and constants than it may', () => {
     const model = unetNetwork({ classes: 2, channels: [4, 4, 4, 4], upKernel: 3 });
-    const limits = { maxNodes: 1000, maxRewritten: 1000, maxAddedBytes: 1e6 };
-    const counts = [{}, { maxRewritten: 2 }, { maxAddedBytes: 1 }].map((less) => {
+    const limits = {
+      maxNodes: 1000,
+      maxFields: 1000,
+      maxRewritten: 1000,
+      maxAddedBytes: 1e6,
+      maxConstantBytes: 1e6,
+    };
+    const fewer = [{}, { maxRewritten: 2 }, { maxAddedBytes: 1 }, { maxConstantBytes: 1 }, { maxFields: 1 }];
+    const counts = fewer.map((less) => {
       const found = rewriteGraph(model, undefined, { ...limits, ...less });
       return 'left' in found ? 0 : found.applied['sub-pixel'];
     });
-    expect(counts).toEqual([3, 2, 1]);
+    expect(counts).toEqual([3, 2, 1, 0, 0]);
   });
 
-  it('never does worse than a RangeError on damaged files', () => {
+  it('never throws on damaged files', () => {
     const model = unetNetwork({ classes: 2, channels: [2, 2], upKernel: 3, activation: 'prelu' });
-    for (let i = 0; i < 60; i++) {
+    for (let i = 0; i < 300; i++) {
       const damaged = model.slice(0, i % 3 === 0 ? (i * 37) % model.length : model.length);
       damaged[(i * 7919) % Math.max(1, damaged.length)] ^= 1 << (i % 8);
-      try {
-        rewriteGraph(damaged);
-      } catch (error) {
-        expect(error).toBeInstanceOf(RangeError);
-      }
+      expect(() => rewriteGraph(damaged)).not.toThrow();
     }
   });
 });
@@ -416,13 +420,4 @@ function withShortWeights(model: Uint8Array): Uint8Array {
   if (at < 0) throw new Error('the fixture has other weights');
   bytes[at + 1] = 4;
   return bytes;
-}
-
-function manyNodes(count: number): Uint8Array {
-  const one = joinParts(
-    bytesField(1, joinParts(encodeNode({ operator: 'Neg', inputs: ['a'], outputs: ['a'] }))),
-  );
-  const all = new Uint8Array(one.length * count);
-  for (let i = 0; i < count; i++) all.set(one, i * one.length);
-  return all;
 }

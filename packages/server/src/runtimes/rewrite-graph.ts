@@ -8,7 +8,7 @@ import {
   tensorName,
   valueName,
 } from './graph-messages.ts';
-import { bytesField, joinParts, readFields } from './protobuf.ts';
+import { bytesField, joinParts, readFields, textOf } from './protobuf.ts';
 import type { GraphContext, Rewrite } from './rewrites/rewrite.ts';
 import { rewrites as table } from './rewrites/table.ts';
 
@@ -21,14 +21,24 @@ import { rewrites as table } from './rewrites/table.ts';
 export interface RewriteLimits {
   /** Operators of a graph, and constants; a larger one is left alone. */
   readonly maxNodes: number;
+  /** Fields of a graph, or around it: operators, constants, types of values and notes. */
+  readonly maxFields: number;
   /** Operators that are rewritten; beyond that they stay as they are. */
   readonly maxRewritten: number;
   /** Bytes of the constants that are added; beyond that no more operators are rewritten. */
   readonly maxAddedBytes: number;
+  /** Bytes of one constant; an operator with a larger one stays as it is. Those that replace it take up to twice as much. */
+  readonly maxConstantBytes: number;
 }
 
 /** The largest networks of the field have some thousand operators, of which some hundred are rewritten, and some hundred MB of weights. */
-const defaultLimits: RewriteLimits = { maxNodes: 20_000, maxRewritten: 1000, maxAddedBytes: 256e6 };
+const defaultLimits: RewriteLimits = {
+  maxNodes: 20_000,
+  maxFields: 200_000,
+  maxRewritten: 1000,
+  maxAddedBytes: 256e6,
+  maxConstantBytes: 68e6,
+};
 
 /** Versions of the standard operators in which those used by the rewrites mean the same. */
 const opsets = { least: 10, greatest: 23 };
@@ -44,22 +54,34 @@ const prefix = 'tomaat:rewrite:';
 
 /**
  * Rewrites a model (ModelProto). Leaves a graph alone that it does not know as a whole: with graphs inside it, functions, operators or
- * versions that are not standard, weights in other files, quantization notes, or a value that is defined twice. Time and memory are linear in
- * the size of the file.
- * @throws {RangeError} if the bytes are not a protocol buffer
+ * versions that are not standard, weights in other files, quantization notes, a value that is defined twice, or bytes that it cannot
+ * read. Time and memory are linear in the size of the file.
  */
 export function rewriteGraph(
   model: Uint8Array,
   rewrites: readonly Rewrite[] = table,
   limits: RewriteLimits = defaultLimits,
 ): RewrittenGraph {
-  const parts = partsOf(model);
+  try {
+    return rewriteOperators(model, rewrites, limits);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return { left: `it cannot be read as a whole: ${error.message}` };
+  }
+}
+
+function rewriteOperators(
+  model: Uint8Array,
+  rewrites: readonly Rewrite[],
+  limits: RewriteLimits,
+): RewrittenGraph {
+  const parts = partsOf(model, limits);
   if ('left' in parts) return parts;
   const { graph, before, after, opset } = parts;
   const found = readGraph(graph, limits);
   if ('left' in found) return found;
 
-  const added = createAdditions(found.constants, opset);
+  const added = createAdditions(found.constants, opset, limits);
   const applied: Record<string, number> = {};
   const replaced = new Map<number, Uint8Array>();
   for (const [index, node] of found.nodes) {
@@ -77,42 +99,51 @@ export function rewriteGraph(
   }
   if (replaced.size === 0) return { left: 'no operator has a faster form that is known' };
 
+  // What is kept between two changes is one piece.
   const pieces: Uint8Array[] = [];
-  let index = 0;
-  for (const field of readFields(graph)) {
-    const whole = graph.subarray(field.start, field.end);
-    const isBytes = field.kind === 'bytes';
-    if (field.number === 1 && isBytes) pieces.push(replaced.get(index++) ?? whole);
-    // Weights that nothing uses any longer would be kept in memory.
-    else if (field.number === 5 && isBytes && found.uses.get(tensorName(field.value)) === 0) continue;
-    else pieces.push(whole);
+  let [index, kept] = [0, 0];
+  // Weights that nothing uses any longer would be kept in memory, or be asked for where they are inputs, too.
+  const isUnused = (name: string) => found.constants.has(name) && found.uses.get(name) === 0;
+  for (const { number, kind, value, start, end } of readFields(graph)) {
+    if (kind !== 'bytes') continue;
+    const instead = number === 1 ? replaced.get(index++) : undefined;
+    const isDropped =
+      (number === 5 && isUnused(tensorName(value))) || (number === 11 && isUnused(valueName(value)));
+    if (!instead && !isDropped) continue;
+    pieces.push(graph.subarray(kept, start), ...(instead ? [instead] : []));
+    kept = end;
   }
-  for (const tensor of added.tensors) pieces.push(tensor);
-  return { bytes: joinParts([...before, ...bytesField(7, pieces), ...after]), applied };
+  pieces.push(graph.subarray(kept), ...added.tensors);
+  return { bytes: joinParts([before, ...bytesField(7, pieces), after]), applied };
 }
 
-/** The graph of a model, and what is around it. */
+/** The graph of a model, and the bytes around it. */
 function partsOf(
   model: Uint8Array,
-): { graph: Uint8Array; before: Uint8Array[]; after: Uint8Array[]; opset: number } | { left: string } {
-  let graph: Uint8Array | undefined;
-  const before: Uint8Array[] = [];
-  const after: Uint8Array[] = [];
-  let opset = 0;
-  for (const field of readFields(model)) {
-    if (field.number === 7 && field.kind === 'bytes') {
-      if (graph) return { left: 'the file has several graphs' };
-      graph = field.value;
-      continue;
+  { maxFields }: RewriteLimits,
+): { graph: Uint8Array; before: Uint8Array; after: Uint8Array; opset: number } | { left: string } {
+  let found: { graph: Uint8Array; before: Uint8Array; after: Uint8Array } | undefined;
+  let opset: number | undefined;
+  let fields = 0;
+  for (const { number, kind, value, start, end } of readFields(model)) {
+    if (++fields > maxFields) return { left: `it has more than ${maxFields} fields` };
+    if (number === 20 || number === 25) return { left: 'it has functions of its own' };
+    if (kind !== 'bytes') continue;
+    if (number === 7) {
+      if (found) return { left: 'the file has several graphs' };
+      found = { graph: value, before: model.subarray(0, start), after: model.subarray(end) };
+    } else if (number === 8) {
+      const version = standardVersion(value);
+      if (version !== undefined && opset !== undefined)
+        return { left: 'it states the version of its operators twice' };
+      opset ??= version;
     }
-    if (field.number === 20 || field.number === 25) return { left: 'it has functions of its own' };
-    if (field.number === 8 && field.kind === 'bytes') opset = standardVersion(field.value) ?? opset;
-    (graph ? after : before).push(model.subarray(field.start, field.end));
   }
-  if (!graph) return { left: 'the file has no graph' };
+  if (!found) return { left: 'the file has no graph' };
+  if (opset === undefined) return { left: 'it does not state the version of its operators' };
   if (opset < opsets.least || opset > opsets.greatest)
     return { left: `its operators are of version ${opset}, not of ${opsets.least} to ${opsets.greatest}` };
-  return { graph, before, after, opset };
+  return { ...found, opset };
 }
 
 /** The version of the standard operators, if an entry of `opset_import` states it. */
@@ -120,8 +151,8 @@ function standardVersion(entry: Uint8Array): number | undefined {
   let domain = '';
   let version = 0;
   for (const field of readFields(entry)) {
-    if (field.number === 1 && field.kind === 'bytes') domain = new TextDecoder().decode(field.value);
-    if (field.number === 2 && field.kind === 'varint') version = Number(field.value);
+    if (field.number === 1 && field.kind === 'bytes') domain = textOf(field.value);
+    if (field.number === 2 && field.kind === 'varint') version = Number(BigInt.asIntN(64, field.value));
   }
   return domain === '' || domain === 'ai.onnx' ? version : undefined;
 }
@@ -135,7 +166,7 @@ interface ReadGraph {
   readonly uses: Map<string, number>;
 }
 
-function readGraph(graph: Uint8Array, { maxNodes }: RewriteLimits): ReadGraph | { left: string } {
+function readGraph(graph: Uint8Array, { maxNodes, maxFields }: RewriteLimits): ReadGraph | { left: string } {
   const nodes: [number, GraphNode][] = [];
   const constants = new Map<string, Uint8Array>();
   const uses = new Map<string, number>();
@@ -148,16 +179,21 @@ function readGraph(graph: Uint8Array, { maxNodes }: RewriteLimits): ReadGraph | 
     defined.add(name);
   };
   const inputs: string[] = [];
+  let fields = 0;
   for (const field of readFields(graph)) {
     const { number } = field;
+    if (++fields > maxFields) return { left: `its graph has more than ${maxFields} fields` };
     if (field.kind !== 'bytes') continue;
     if (number === 14 || number === 15) return { left: 'it has sparse or quantized weights' };
     if (number === 1) {
       if (nodes.length >= maxNodes) return { left: `it has more than ${maxNodes} operators` };
       const node = readNode(field.value);
       if (node.domain !== '') return { left: 'it has operators that are not standard' };
-      for (const { kind } of node.attributes.values())
-        if (kind === 'graph') return { left: 'it has graphs inside the graph' };
+      for (const attribute of node.attributes.values()) {
+        if (attribute.kind === 'graph') return { left: 'it has graphs inside the graph' };
+        if (attribute.kind === 'tensors') return { left: 'it has sparse or quantized weights' };
+        if (attribute.kind === 'tensor' && isElsewhere(attribute.value)) return elsewhere;
+      }
       node.inputs.forEach(use);
       node.outputs.forEach(define);
       nodes.push([nodes.length, node]);
@@ -165,8 +201,8 @@ function readGraph(graph: Uint8Array, { maxNodes }: RewriteLimits): ReadGraph | 
       if (constants.size >= maxNodes) return { left: `it has more than ${maxNodes} constants` };
       const name = tensorName(field.value);
       define(name);
-      constants.set(name, field.value);
-      if (isElsewhere(field.value)) return { left: 'it has weights in other files' };
+      if (name !== '') constants.set(name, field.value);
+      if (isElsewhere(field.value)) return elsewhere;
     } else if (number === 11) inputs.push(valueName(field.value));
     else if (number === 12) use(valueName(field.value));
   }
@@ -184,6 +220,9 @@ function readGraph(graph: Uint8Array, { maxNodes }: RewriteLimits): ReadGraph | 
   return { nodes, constants, uses };
 }
 
+/** A graph in memory has no folder, and its files would be looked for in another. */
+const elsewhere = { left: 'it has weights in other files' };
+
 /** Whether the numbers of a tensor lie in another file. */
 function isElsewhere(tensor: Uint8Array): boolean {
   for (const field of readFields(tensor))
@@ -193,7 +232,11 @@ function isElsewhere(tensor: Uint8Array): boolean {
 }
 
 /** What rewrites add to a graph. */
-function createAdditions(constants: ReadonlyMap<string, Uint8Array>, opset: number) {
+function createAdditions(
+  constants: ReadonlyMap<string, Uint8Array>,
+  opset: number,
+  { maxConstantBytes }: RewriteLimits,
+) {
   const tensors: Uint8Array[] = [];
   let sizeBytes = 0;
   /** Many operators may use one tensor. */
@@ -208,6 +251,7 @@ function createAdditions(constants: ReadonlyMap<string, Uint8Array>, opset: numb
         opset,
         floats(name): FloatTensor | undefined {
           const tensor = constants.get(name);
+          if (tensor && tensor.length > maxConstantBytes) return undefined;
           if (tensor && !read.has(tensor)) read.set(tensor, readFloats(tensor));
           return tensor && read.get(tensor);
         },

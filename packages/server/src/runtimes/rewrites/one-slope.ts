@@ -19,9 +19,12 @@ export const oneSlope: Rewrite = {
   apply({ inputs, outputs, attributes }, graph) {
     const slopes = graph.floats(inputs[1] ?? '');
     if (inputs.length !== 2 || outputs.length !== 1 || attributes.size > 0 || !slopes) return undefined;
-    if (slopes.data.length > maxSlopes) return undefined;
-    const [alpha] = slopes.data;
-    if (!Number.isFinite(alpha) || slopes.data.some((slope) => !Object.is(slope, alpha))) return undefined;
+    const { dims, data } = slopes;
+    // One for all, or for each channel of a volume: along another axis the engine would repeat a volume of one voxel.
+    const isKnown = data.length === 1 ? dims.length <= 4 : dims.slice(1).join() === '1,1,1';
+    if (!isKnown || data.length > maxSlopes) return undefined;
+    const [alpha] = data;
+    if (!Number.isFinite(alpha) || data.some((slope) => !Object.is(slope, alpha))) return undefined;
     return [{ operator: 'LeakyRelu', inputs: [inputs[0]], outputs, attributes: { alpha: { float: alpha } } }];
   },
 };

@@ -16,8 +16,6 @@ const once = points.indexOf(1);
 
 /** Channels that the engine's 2-D kernels take at once, on processors with AVX-512; 8 with AVX2. */
 const block = 16;
-/** Numbers of one kernel: the transformed ones are twice as many. */
-const maxWeights = 2 ** 24;
 /** The first with Range. */
 const leastOpset = 11;
 
@@ -62,8 +60,7 @@ function isKnown({
     [...outputPadding, ...pads].every((pad) => pad >= 0 && pad < 3) &&
     outputPadding.every((pad) => pad === 0) &&
     out % block === 0 &&
-    channels % block === 0 &&
-    dims.reduce((a, b) => a * b, 1) <= maxWeights
+    channels % block === 0
   );
 }
 
