@@ -7,7 +7,7 @@ import { openPseudonyms } from '../access/pseudonyms.ts';
 import { openIdentity } from '../identity.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { isBucketAddress } from '../store/bucket.ts';
-import { openBucketBlobs } from '../store/bucket-blobs.ts';
+import { cacheFolder, openBucketBlobs } from '../store/bucket-blobs.ts';
 import type { Database } from '../store/database.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { registrySchema } from '../store/registry-database.ts';
@@ -47,7 +47,7 @@ export const ownBlobs = (dataFolder: string): string => join(dataFolder, 'blobs'
 /** Opens where files are to be: a bucket by way of the folder's own cache. */
 export const openPlace = (place: string, dataFolder: string): Promise<Blobs> =>
   isBucketAddress(place)
-    ? openBucketBlobs(place, { folder: ownBlobs(dataFolder) })
+    ? openBucketBlobs(place, { folder: cacheFolder(dataFolder) })
     : openBlobs(place, { isShared: place !== ownBlobs(dataFolder) });
 
 /** Refuses a database that a server works on. @throws TomaatError CONFLICT */

@@ -16,7 +16,7 @@ import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts'
 import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { isBucketAddress } from '../store/bucket.ts';
-import { openBucketBlobs } from '../store/bucket-blobs.ts';
+import { cacheFolder, openBucketBlobs } from '../store/bucket-blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
 import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
@@ -88,7 +88,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const blobs = opened.use(
     isBucketAddress(blobsPlace)
       ? await openBucketBlobs(blobsPlace, {
-          folder: join(dataFolder, 'blobs'),
+          folder: cacheFolder(dataFolder),
           minFreeBytes: options.minFreeBytes,
           maxBytes: options.maxCacheBytes,
         })

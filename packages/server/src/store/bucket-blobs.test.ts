@@ -1,11 +1,13 @@
 import { once } from 'node:events';
 import {
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
@@ -24,7 +26,10 @@ import {
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { digestsOf, pattern, put, sha256, testBlobs } from '../../test/support/blobs-suite.ts';
 import { hasS3, startS3, type TestS3 } from '../../test/support/s3.ts';
-import type { Blobs } from './blobs.ts';
+import { copyBlobs } from '../migrate/files.ts';
+import { openPlace } from '../migrate/places.ts';
+import type { BlobRef } from './blob-writer.ts';
+import { type Blobs, openBlobs } from './blobs.ts';
 import { openBucketBlobs } from './bucket-blobs.ts';
 
 /** Between client and store: ends each connection after so many bytes of its answers. */
@@ -164,6 +169,25 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
     nowMs += 3_600_001;
     await (cache as Blobs & { sweepCache(): Promise<void> }).sweepCache();
     expect(files()).toEqual([]);
+  });
+
+  it('keeps its cache away from files of the data folder, which move there and back whole', async () => {
+    const store = join(dir, 'blobs');
+    const quiet = { signal: new AbortController().signal, onFile: () => {} };
+    const refs: BlobRef[] = [];
+    {
+      await using own = await openBlobs(store);
+      for (const seed of [1, 2]) refs.push(await put(own, pattern(5000, seed)));
+      // Older than what a cache keeps.
+      for (const { digest } of refs) utimesSync(own.path(digest), 1, 1);
+    }
+    for (const isBack of [false, true]) {
+      await using own = await openBlobs(store);
+      await using inBucket = await openPlace(location(), dir);
+      const [from, to] = isBack ? [inBucket, own] : [own, inBucket];
+      expect(await copyBlobs(from, to, refs, quiet)).toEqual({ files: 2, bytes: 10_000, lost: [] });
+      for (const { digest } of refs) expect(existsSync(own.path(digest))).toBe(true);
+    }
   });
 
   it('fetch() gives a file that stays, also if the cache is swept at that moment', async () => {

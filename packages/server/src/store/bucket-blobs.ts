@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import type { BlobRef, BlobWriter, KeepBlob } from './blob-writer.ts';
@@ -15,6 +16,9 @@ export interface CacheOptions {
   readonly maxBytes?: number;
   readonly nowMs?: () => number;
 }
+
+/** Where a data folder has the cache: never among files of its own, which a cache would remove. */
+export const cacheFolder = (dataFolder: string): string => join(dataFolder, 'cache');
 
 /** A file that was not used for so long is removed, so that what another server deletes does not stay here. */
 const unusedMs = 3_600_000;
