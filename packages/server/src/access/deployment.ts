@@ -53,9 +53,14 @@ export async function checkDeployment(
       .values({ name, value })
       .onConflict((conflict) => conflict.column('name').doNothing())
       .execute();
-    const row = await db.selectFrom('deployment').select('value').where('name', '=', name).executeTakeFirst();
-    if (row?.value !== value) throw new TomaatError('CONFLICT', fault);
+    if ((await factOf(db, name)) !== value) throw new TomaatError('CONFLICT', fault);
   }
+}
+
+/** What the database knows by this name. */
+async function factOf(db: Kysely<DeploymentSchema>, name: string): Promise<string | undefined> {
+  const row = await db.selectFrom('deployment').select('value').where('name', '=', name).executeTakeFirst();
+  return row?.value;
 }
 
 /**
@@ -66,20 +71,16 @@ export async function checkDeployment(
 async function storeOf(db: Kysely<DeploymentSchema>, blobs: string): Promise<string> {
   if (isBucketAddress(blobs)) return blobs;
   const file = join(blobs, 'store.id');
-  const known = await db
-    .selectFrom('deployment')
-    .select('value')
-    .where('name', '=', 'blobs')
-    .executeTakeFirst();
-  if (known && !existsSync(file)) {
-    if (isBucketAddress(known.value))
+  const known = await factOf(db, 'blobs');
+  if (known !== undefined && !existsSync(file)) {
+    if (isBucketAddress(known))
       throw new TomaatError(
         'CONFLICT',
-        `The servers of this database store volumes in ${known.value}, not in ${blobs}. Give all of them the same --blobs.`,
+        `The servers of this database store volumes in ${known}, not in ${blobs}. Give all of them the same --blobs.`,
       );
     throw new TomaatError(
       'CONFLICT',
-      `${blobs} has no store.id, but the database knows one: the volumes are in another folder. Give all servers the same --blobs, and check that it is mounted. If it is the right folder and has lost the file, write ${known.value} into ${file}.`,
+      `${blobs} has no store.id, but the database knows one: the volumes are in another folder. Give all servers the same --blobs, and check that it is mounted. If it is the right folder and has lost the file, write ${known} into ${file}.`,
     );
   }
   return (await readOrMakeSecret(file, async () => randomBytes(16).toString('base64url'))).text.trim();
@@ -97,12 +98,7 @@ export async function noteMovedFrom(db: Kysely<DeploymentSchema>, dataFolder: st
 
 /** Whether the data of the database came from this folder. */
 export async function isMovedFrom(db: Kysely<DeploymentSchema>, dataFolder: string): Promise<boolean> {
-  const row = await db
-    .selectFrom('deployment')
-    .select('value')
-    .where('name', '=', movedFromName)
-    .executeTakeFirst();
-  return row?.value === dataFolder;
+  return (await factOf(db, movedFromName)) === dataFolder;
 }
 
 /** Says that the data were moved to a data folder: servers refuse the database from now on. */
@@ -117,15 +113,11 @@ export async function markMovedAway(db: Kysely<DeploymentSchema>, dataFolder: st
 
 /** @throws TomaatError CONFLICT if the data of the database were moved to a data folder: two servers would have the same jobs */
 export async function requireNotMovedAway(db: Kysely<DeploymentSchema>): Promise<void> {
-  const row = await db
-    .selectFrom('deployment')
-    .select('value')
-    .where('name', '=', movedName)
-    .executeTakeFirst();
-  if (!row) return;
+  const moved = await factOf(db, movedName);
+  if (moved === undefined) return;
   throw new TomaatError(
     'CONFLICT',
-    `The data of the database were moved to the data folder ${row.value}. Start the server on that one, without --database. To use what was left in the database instead: DELETE FROM tomaat.deployment WHERE name = '${movedName}'.`,
+    `The data of the database were moved to the data folder ${moved}. Start the server on that one, without --database. To use what was left in the database instead: DELETE FROM tomaat.deployment WHERE name = '${movedName}'.`,
     { field: 'database' },
   );
 }

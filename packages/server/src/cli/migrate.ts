@@ -1,7 +1,8 @@
 import { TomaatError } from '@tomaat/core';
 import { loadConfig } from '../config.ts';
-import type { Migrated, MigrateOptions } from '../migrate/places.ts';
+import type { Migrated } from '../migrate/places.ts';
 import { type MigrationPlan, planToFolder, planToShared } from '../migrate/plan.ts';
+import type { CopyReport } from '../migrate/rows.ts';
 import { migrateToFolder } from '../migrate/to-folder.ts';
 import { leftBehind, migrateToShared } from '../migrate/to-shared.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
@@ -70,10 +71,7 @@ export async function migrate(flags: MigrateFlags): Promise<number> {
   return isWhole ? 0 : 1;
 }
 
-async function withProgress<T>(
-  flags: MigrateFlags,
-  work: (report: Pick<MigrateOptions, 'signal' | 'onProgress'>) => Promise<T>,
-): Promise<T> {
+async function withProgress<T>(flags: MigrateFlags, work: (report: CopyReport) => Promise<T>): Promise<T> {
   const progress = await createProgress(Boolean(flags.quiet));
   using interrupt = openInterrupt();
   try {

@@ -10,10 +10,12 @@ import {
   auditFiles,
   firstHead,
   headOfLine,
+  headOfSignature,
   inOrder,
   lastHeadOf,
   lastLineEnd,
   linesOf,
+  newestHead,
 } from '../audit/audit-files.ts';
 import { appendLines, readHead } from '../audit/audit-table.ts';
 import type { AuditSchema } from '../store/audit-schema.ts';
@@ -54,26 +56,21 @@ export async function fillAuditTable(trx: Kysely<AuditSchema>, folder: string): 
   }
   await write();
   if (head) {
-    const signed = await readFile(join(folder, anchorFile), 'utf8').catch(() => undefined);
+    const signed = (await readFile(join(folder, anchorFile), 'utf8').catch(() => undefined))?.trimEnd();
+    const upTo = signed === undefined ? 0 : await sequenceOfSignature(signed);
     await sql`UPDATE audit_head SET sequence = ${head.sequence}, sha256 = ${head.sha256},
-      signed = ${signed?.trimEnd() ?? null}, signed_sequence = ${signed === undefined ? 0 : sequenceOfSignature(signed)}`.execute(
-      trx,
-    );
+      signed = ${signed ?? null}, signed_sequence = ${upTo}`.execute(trx);
   }
   await appendLines(trx, [[new Date(), 'data.moved', { outcome: 'shared database' }]]);
   return count;
 }
 
-/** The number that a signature states; it is checked by who verifies the log. */
-function sequenceOfSignature(signed: string): number {
-  try {
-    const payload = Buffer.from(signed.split('.')[1] ?? '', 'base64url').toString('utf8');
-    const { sequence } = JSON.parse(payload) as { sequence?: unknown };
-    return Number.isSafeInteger(sequence) ? Number(sequence) : 0;
-  } catch {
-    return 0;
-  }
-}
+/** The number that a signature states; 0 if it is invalid, which who verifies the log is told. */
+const sequenceOfSignature = (signed: string): Promise<number> =>
+  headOfSignature(signed, anchorFile).then(
+    ({ sequence }) => sequence,
+    () => 0,
+  );
 
 /**
  * Continues the files of a folder with the lines of the table that come after theirs, and signs as the table is signed.
@@ -89,7 +86,7 @@ export async function continueAuditFiles(db: Kysely<AuditSchema>, folder: string
   );
   // Half a line is left by a command that was killed.
   await file.truncate(lastLineEnd(file.fd, (await file.stat()).size));
-  const existing = await lastOf(folder);
+  const existing = (await newestHead(folder, undefined)) ?? firstHead;
   await requireSameLog(db, existing, folder);
   let count = 0;
   for (let last = existing.sequence; ; ) {
@@ -109,13 +106,6 @@ export async function continueAuditFiles(db: Kysely<AuditSchema>, folder: string
   const { signed } = await db.selectFrom('audit_head').select('signed').executeTakeFirstOrThrow();
   if (signed !== null && head.sequence > 0) await writeWhole(join(folder, anchorFile), `${signed}\n`);
   return count;
-}
-
-async function lastOf(folder: string): Promise<AuditHead> {
-  let last: string | undefined;
-  for (const path of await inOrder(await auditFiles(folder)))
-    for await (const { text, torn } of linesOf(path)) if (!torn) last = text;
-  return last === undefined ? firstHead : lastHeadOf(last);
 }
 
 async function requireSameLog(db: Kysely<AuditSchema>, existing: AuditHead, folder: string): Promise<void> {

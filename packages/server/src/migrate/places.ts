@@ -13,19 +13,16 @@ import type { DeploymentSchema } from '../store/deployment-schema.ts';
 import { registrySchema } from '../store/registry-database.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
 import { openUidKey } from '../store/uid-key.ts';
-import type { AnyTables } from './rows.ts';
+import type { AnyTables, CopyReport } from './rows.ts';
 
 /** The shared database and store of files, as `tomaat migrate` opens them. */
 
-export interface MigrateOptions {
+export interface MigrateOptions extends CopyReport {
   readonly dataFolder: string;
   /** The address of the shared database. */
   readonly database: string;
   /** The shared folder or bucket of files; those of the data folder by default. */
   readonly blobs?: string;
-  readonly signal: AbortSignal;
-  /** The current step and its progress. */
-  onProgress(step: string, done: number, of: number): void;
 }
 
 export interface Migrated {

@@ -142,6 +142,13 @@ export async function continueNumbers(db: Kysely<AnyTables>): Promise<void> {
       (SELECT coalesce(max(${sql.ref(column)}), 0) + 1 FROM ${sql.table(table)}), false)`.execute(db);
 }
 
+/** Who is told how far it is, and may end it. */
+export interface CopyReport {
+  readonly signal: AbortSignal;
+  /** The current step and its progress. */
+  onProgress(step: string, done: number, of: number): void;
+}
+
 /** How the rows of a table are moved. */
 export type CopyOf = (table: Table) => CopyOptions;
 
@@ -150,11 +157,12 @@ export async function copyTables(
   from: Kysely<AnyTables>,
   to: Kysely<AnyTables>,
   tables: readonly Table[],
-  { copyOf = () => ({}), before }: { copyOf?: CopyOf; before(done: number): void },
+  { copyOf, signal, onProgress }: { copyOf: CopyOf } & CopyReport,
 ): Promise<Record<string, number>> {
   const rows: Record<string, number> = {};
   for (const [done, table] of tables.entries()) {
-    before(done);
+    onProgress('rows', done, tables.length);
+    signal.throwIfAborted();
     const written = await copyTable(from, to, table, copyOf(table));
     await requireCopied(to, table, written);
     if (written.rows > 0) rows[table.name] = written.rows;

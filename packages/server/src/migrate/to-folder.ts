@@ -24,7 +24,15 @@ import {
   openUnused,
   ownBlobs,
 } from './places.ts';
-import { type AnyTables, type CopyOf, copyTables, queuedAgain, type Row, tablesToCopy } from './rows.ts';
+import {
+  type AnyTables,
+  type CopyOf,
+  type CopyReport,
+  copyTables,
+  queuedAgain,
+  type Row,
+  tablesToCopy,
+} from './rows.ts';
 import { removeMark } from './to-shared.ts';
 
 /** What is built before it takes its place in the data folder. */
@@ -100,7 +108,7 @@ const alone: CopyOf = ({ name }) =>
 async function buildDatabases(
   shared: Kysely<AnyTables>,
   stage: string,
-  { signal, onProgress }: Pick<MigrateOptions, 'signal' | 'onProgress'>,
+  report: CopyReport,
 ): Promise<Record<string, number>> {
   const registry = await openRegistryDatabase(stage);
   const server = await openServerDatabase(stage);
@@ -110,12 +118,8 @@ async function buildDatabases(
     [server, shared],
   ] as const) {
     await using closed = own;
-    const copied = await tablesToCopy(anyTables(closed));
-    const before = (done: number) => {
-      onProgress('rows', done, copied.length);
-      signal.throwIfAborted();
-    };
-    rows.push(await copyTables(from, anyTables(closed), copied, { copyOf: alone, before }));
+    const tables = await tablesToCopy(anyTables(closed));
+    rows.push(await copyTables(from, anyTables(closed), tables, { ...report, copyOf: alone }));
     await closed.truncateWal();
   }
   return { ...rows[0], ...rows[1] };

@@ -27,6 +27,7 @@ import {
 import {
   type AnyTables,
   type CopyOf,
+  type CopyReport,
   continueNumbers,
   copyTables,
   queuedAgain,
@@ -102,16 +103,12 @@ interface Part {
 async function copyParts(
   parts: readonly Part[],
   to: Kysely<AnyTables>,
-  { signal, onProgress }: Pick<MigrateOptions, 'signal' | 'onProgress'>,
+  report: CopyReport,
 ): Promise<Record<string, number>> {
   const rows: Record<string, number>[] = [];
   for (const { own, of } of parts) {
     const tables = await tablesToCopy(own);
-    const before = (done: number) => {
-      onProgress('rows', done, tables.length);
-      signal.throwIfAborted();
-    };
-    rows.unshift(await copyTables(own, of(to), tables, { copyOf: inOrderOfArrival(), before }));
+    rows.unshift(await copyTables(own, of(to), tables, { ...report, copyOf: inOrderOfArrival() }));
   }
   return Object.assign({}, ...rows);
 }

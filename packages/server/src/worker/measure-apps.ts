@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os';
 import { isNetworkSpec } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
@@ -46,7 +45,7 @@ export async function measureApps(
 async function isMeasured({ manifest }: App, device: ComputeDevice): Promise<boolean> {
   for (const spec of manifest.model) {
     if (!isNetworkSpec(spec) || spec.runtime !== 'onnx') continue;
-    const known = await recordOf(spec.sha256, device, availableParallelism())?.measured();
+    const known = await recordOf(spec.sha256, device)?.measured();
     if (!known?.isWhole) return false;
   }
   return true;
