@@ -131,6 +131,7 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
       await expect(startTestServer(apps, { dataFolder: at.dataFolder })).rejects.toThrow(
         /are in postgres:.*--database/,
       );
+      await expect(openRegistryDatabase(at.dataFolder)).rejects.toThrow('--database');
       const keys = await tomaat(['keys', 'list', '--data', at.dataFolder]);
       expect(keys).toMatchObject({ code: 2, stderr: expect.stringContaining('--database') });
       const copy = await tomaat(['backup', join(work, 'copy'), '--data', at.dataFolder]);

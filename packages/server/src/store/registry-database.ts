@@ -4,6 +4,7 @@ import type { Database, Migration } from './database.ts';
 import { openDatabaseAt } from './database-at.ts';
 import { type DeploymentSchema, deploymentMigrations } from './deployment-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
+import { requireNotMoved } from './moved.ts';
 import {
   begunLoginMigrations,
   type SessionSchema,
@@ -118,12 +119,16 @@ export const registrySchema = 'tomaat_registry';
 
 export const registryDatabaseFile = (dataFolder: string): string => join(dataFolder, 'registry.db');
 
-/** Opens the database of a data folder, or the one in the PostgreSQL database `shared` of several registries. */
-export const openRegistryDatabase = (
+/**
+ * Opens the database of a data folder, or the one in the PostgreSQL database `shared` of several registries.
+ * @throws TomaatError CONFLICT if what is in the folder was moved
+ */
+export async function openRegistryDatabase(
   dataFolder: string,
   shared?: string,
-): Promise<Database<RegistrySchema>> =>
-  openDatabaseAt<RegistrySchema>(
-    shared === undefined ? registryDatabaseFile(dataFolder) : { url: shared, schema: registrySchema },
-    registryMigrations,
-  );
+): Promise<Database<RegistrySchema>> {
+  if (shared !== undefined)
+    return openDatabaseAt<RegistrySchema>({ url: shared, schema: registrySchema }, registryMigrations);
+  requireNotMoved(dataFolder);
+  return openDatabaseAt<RegistrySchema>(registryDatabaseFile(dataFolder), registryMigrations);
+}
