@@ -298,12 +298,16 @@ describe('programKey()', () => {
 describe.skipIf(!postgresBin)('makeFirstAdminKey() in a shared database', () => {
   it('makes one key for servers that start at once', async () => {
     await using postgres = await startPostgres();
-    const shared = await postgres.database();
-    const made = await Promise.all(
-      ['a', 'b', 'c'].map((name) => makeFirstAdminKey(join(root, name), ['server', 'registry'], { shared })),
-    );
-    expect(made.filter((key) => key !== undefined)).toHaveLength(1);
-    await using keys = await openKeyFolder(join(root, 'a'), ['server', 'registry'], { shared });
-    for (const db of keys.databases) expect(await listKeys(db)).toHaveLength(1);
+    for (let round = 0; round < 4; round++) {
+      const shared = await postgres.database();
+      const made = await Promise.all(
+        ['a', 'b', 'c'].map((name) =>
+          makeFirstAdminKey(join(root, name), ['server', 'registry'], { shared }),
+        ),
+      );
+      expect(made.filter((key) => key !== undefined)).toHaveLength(1);
+      await using keys = await openKeyFolder(join(root, 'a'), ['server', 'registry'], { shared });
+      for (const db of keys.databases) expect(await listKeys(db)).toHaveLength(1);
+    }
   });
 });

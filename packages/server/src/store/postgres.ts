@@ -138,7 +138,11 @@ async function checkServer(pool: pg.Pool, where: string, schema: string): Promis
     );
   const { rows: found } = await pool.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
   // Asked first: a role may lack the right to create one.
-  if (found.length === 0) await pool.query(`CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`);
+  if (found.length === 0)
+    await pool.query(
+      // One transaction: of servers that start at once, one creates it.
+      `SELECT pg_advisory_xact_lock(${migrationLock}); CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`,
+    );
 }
 
 // ── Migrations ───────────────────────────────────────────────────────────────────────────────────────────────
