@@ -64,6 +64,17 @@ public addr = 127.0.0.1
     const done = spawnSync(program, [...configured, ...args], { encoding: 'utf8', timeout: 90_000 });
     if (done.status !== 0) throw new Error(`${program}: ${done.stderr}${done.stdout}`);
   };
+  /** A monitor that is not ready yet may refuse a command: it is asked again. */
+  const untilDone = (...command: [program: string, ...args: string[]]) => {
+    const untilMs = Date.now() + 90_000;
+    for (;;) {
+      try {
+        return run(...command);
+      } catch (error) {
+        if (Date.now() > untilMs) throw error;
+      }
+    }
+  };
   const servers: ChildProcess[] = [];
   const launch = (program: string, ...args: string[]) => {
     const child = spawn(program, [...configured, '-f', ...args], { stdio: 'ignore' });
@@ -106,7 +117,7 @@ public addr = 127.0.0.1
     run('monmaptool', '--create', '--addv', 'a', `[${monitor}]`, '--fsid', cluster, at('monmap'));
     run('ceph-mon', '--mkfs', '-i', 'a', '--monmap', at('monmap'));
     launch('ceph-mon', '-i', 'a');
-    run('ceph', 'osd', 'new', store);
+    untilDone('ceph', 'osd', 'new', store);
     run('ceph-osd', '-i', '0', '--mkfs', '--osd-uuid', store);
     launchStore();
     gateway = launchGateway();
