@@ -50,6 +50,12 @@ find "$tree" -type f \( -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name 
   -not -iname 'licen*' -not -path "$tree/packages/server/apps/*" -delete
 find "$tree/node_modules" -mindepth 2 -maxdepth 3 -type d \( -name test -o -name tests -o -name integration -o -name benchmarks \) -prune \
   -exec rm -rf {} +
+# Of the page's files, the compressed forms: the server unpacks them for a browser that takes neither (http/page.ts).
+for file in "$tree"/packages/server/page/assets/*.gz; do rm -f "${file%.gz}"; done
+# Other builds of what Node loads from lib/ and build/, and of the codecs those that encode, too.
+rm -rf "$tree"/node_modules/@zip.js/zip.js/{dist,index*} "$tree"/node_modules/pkijs/build/index.es.js
+rm -f "$tree"/node_modules/@cornerstonejs/codec-{charls,openjpeg,libjpeg-turbo-8bit}/dist/*{js,js_decode,wasm}.js \
+  "$tree"/node_modules/@cornerstonejs/codec-{charls,openjpeg,libjpeg-turbo-8bit}/dist/*wasm.wasm
 # Copies of the S3 client for bundlers: Node reads dist-cjs.
 find "$tree"/node_modules/@aws-sdk "$tree"/node_modules/@smithy -type d -name dist-es -prune -exec rm -rf {} +
 # Its symbols are 18 MB.

@@ -1,8 +1,9 @@
-import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { numericVoxels } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { relocateFiles } from '../src/migrate/relocate.ts';
 import { type AnyTables, inFiles, notCopied, type Row, tablesOf, tablesToCopy } from '../src/migrate/rows.ts';
 import { migrateToFolder } from '../src/migrate/to-folder.ts';
 import { migrateToShared } from '../src/migrate/to-shared.ts';
@@ -303,6 +304,47 @@ describe.skipIf(!postgresBin)('tomaat migrate', () => {
     ]);
     expect(moved.code).toBe(1);
     expect(JSON.parse(moved.stdout)).toMatchObject({ ok: false, files: 3, lost: [expect.any(String)] });
+  });
+
+  it('lets servers use a copy of the files once none is missing', async () => {
+    const { dataFolder, address, url: database, blobs, files } = await prepare('relocated');
+    const quietly = { signal: new AbortController().signal, onProgress: () => {} };
+    await migrateToShared({ dataFolder, database, blobs, ...quietly });
+    const copy = join(work, 'copied-volumes');
+    const digests = await readdir(join(blobs, 'sha256'));
+    await cp(join(blobs, 'sha256'), join(copy, 'sha256'), { recursive: true });
+    const relocate = (place = copy, ...more: string[]) =>
+      tomaat([
+        ...['migrate', '--relocate', address, '--blobs', place, '--data', dataFolder],
+        ...['--quiet', ...more],
+      ]);
+    const start = (place: string) =>
+      startTestServer(apps, { dataFolder, database, blobs: place, login: true });
+    // Four files of jobs, and the piece of an upload: each counts, also with a byte too few.
+    expect(digests).toHaveLength(5);
+    for (const name of digests) {
+      await writeFile(join(copy, 'sha256', name), (await readFile(join(blobs, 'sha256', name))).subarray(1));
+      await expect(relocateFiles({ dataFolder, database, blobs: copy, ...quietly })).rejects.toThrow(
+        `1 of 5 files are not in ${copy}, or have another size; the first is sha256:${name}.`,
+      );
+      await copyFile(join(blobs, 'sha256', name), join(copy, 'sha256', name));
+    }
+    await expect(start(copy)).rejects.toThrow('has no store.id');
+    expect(await relocate(join(work, 'unmounted'))).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('no folder sha256'),
+    });
+    await (await start(blobs)).close();
+    expect(await relocate(copy, '--json')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('"files":5'),
+    });
+    await expect(start(blobs)).rejects.toThrow('Give all of them the same');
+    await using server = await start(copy);
+    const result = await fetch(`${server.url}/api/jobs/${jobs.succeeded}/outputs/segmentation`, { headers });
+    expect(Buffer.from(await result.arrayBuffer()).toString('base64')).toBe(files[resultFile]);
+    const used = await relocate();
+    expect(used).toMatchObject({ code: 2, stderr: expect.stringMatching(/in use|Stop them first/) });
   });
 
   it('refuses what is not empty, not there, in use or named wrongly', async () => {

@@ -1,5 +1,6 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { type IncomingHttpHeaders, request } from 'node:http';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
@@ -22,13 +23,13 @@ describe('files of the page', () => {
 
   const engine = () => names.find((name) => /^ort-wasm-simd-threaded-.*\.wasm$/.test(name))!;
   /** As sent: nothing decodes it. */
-  async function get(name: string, headers: Record<string, string>, method = 'GET') {
+  async function get(name: string, headers: Record<string, string>, method = 'GET', { address } = site) {
     const answer = await new Promise<{
       status?: number;
       headers: IncomingHttpHeaders;
       body: Promise<Buffer>;
     }>((resolve, reject) =>
-      request(`${site.address}/assets/${name}`, { headers, method }, (response) =>
+      request(`${address}/assets/${name}`, { headers, method }, (response) =>
         resolve({ status: response.statusCode, headers: response.headers, body: buffer(response) }),
       )
         .on('error', reject)
@@ -73,6 +74,38 @@ describe('files of the page', () => {
       expect([again.status, again.body.length]).toEqual([304, 0]);
     }
     expect(tags.size).toBe(3);
+  });
+
+  it('come unpacked where a release has their compressed forms alone', async () => {
+    await using released = new AsyncDisposableStack();
+    const copy = await mkdtemp(join(tmpdir(), 'tomaat-page-'));
+    released.defer(() => rm(copy, { recursive: true, force: true }));
+    await cp(join(folder, '..'), copy, { recursive: true });
+    for (const name of names) if (names.includes(`${name}.gz`)) await rm(join(copy, 'assets', name));
+    const bare = await openSite(copy, { appFolders: [boxedApp('threshold')] });
+    released.defer(() => bare.stop());
+    const styles = names.find((name) => name.endsWith('.css'))!;
+    for (const [name, type] of [
+      [engine(), 'application/wasm'],
+      [styles, 'text/css; charset=utf-8'],
+    ]) {
+      const whole = await readFile(join(folder, name));
+      for (const accepted of ['', 'identity', 'br;q=0, gzip;q=0']) {
+        const { status, headers, body } = await get(name, { 'accept-encoding': accepted }, 'GET', bare);
+        expect([status, headers['content-encoding'], headers['content-type']]).toEqual([
+          200,
+          undefined,
+          type,
+        ]);
+        expect(headers.vary?.toLowerCase()).toContain('accept-encoding');
+        expect(body.equals(whole)).toBe(true);
+      }
+      expect((await get(name, {}, 'HEAD', bare)).status).toBe(200);
+      const compressed = await get(name, { 'accept-encoding': 'gzip' }, 'GET', bare);
+      expect(compressed.headers['content-type']).toBe(type);
+      expect(gunzipSync(compressed.body).equals(whole)).toBe(true);
+    }
+    expect((await get('none.js', {}, 'GET', bare)).status).toBe(404);
   });
 
   it('are compressed if they are scripts, styles or engines of 20 kB or more', async () => {

@@ -42,7 +42,7 @@ export async function checkDeployment(
       'blobs',
       store,
       blobs && isBucketAddress(blobs)
-        ? `${blobs} is not where the other servers of this database store volumes. Give all of them the same --blobs.`
+        ? `${blobs} is not where the other servers of this database store volumes. Give all of them the same --blobs. After the volumes were copied there: tomaat migrate --relocate.`
         : `${blobs} is not the folder of volumes of the other servers of this database. Give all of them the same one with --blobs, and check that it is mounted.`,
     ],
   ];
@@ -83,7 +83,24 @@ async function storeOf(db: Kysely<DeploymentSchema>, blobs: string): Promise<str
       `${blobs} has no store.id, but the database knows one: the volumes are in another folder. Give all servers the same --blobs, and check that it is mounted. If it is the right folder and has lost the file, write ${known} into ${file}.`,
     );
   }
-  return (await readOrMakeSecret(file, async () => randomBytes(16).toString('base64url'))).text.trim();
+  return idOf(file);
+}
+
+const idOf = async (file: string): Promise<string> =>
+  (await readOrMakeSecret(file, async () => randomBytes(16).toString('base64url'))).text.trim();
+
+/** Notes that the servers of the database keep their files in this folder or bucket from now on. */
+export async function useStore(db: Kysely<DeploymentSchema>, blobs: string): Promise<void> {
+  const value = isBucketAddress(blobs) ? blobs : await idOf(join(blobs, 'store.id'));
+  await noteFact(db, 'blobs', value);
+}
+
+async function noteFact(db: Kysely<DeploymentSchema>, name: string, value: string): Promise<void> {
+  await db
+    .insertInto('deployment')
+    .values({ name, value })
+    .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
+    .execute();
 }
 
 /** The name under which a database says that its data were moved to a data folder. */
@@ -103,12 +120,7 @@ export async function isMovedFrom(db: Kysely<DeploymentSchema>, dataFolder: stri
 
 /** Says that the data were moved to a data folder: servers refuse the database from now on. */
 export async function markMovedAway(db: Kysely<DeploymentSchema>, dataFolder: string): Promise<void> {
-  const value = `${dataFolder} (${new Date().toISOString()})`;
-  await db
-    .insertInto('deployment')
-    .values({ name: movedName, value })
-    .onConflict((conflict) => conflict.column('name').doUpdateSet({ value }))
-    .execute();
+  await noteFact(db, movedName, `${dataFolder} (${new Date().toISOString()})`);
 }
 
 /** @throws TomaatError CONFLICT if the data of the database were moved to a data folder: two servers would have the same jobs */

@@ -2,6 +2,7 @@ import { TomaatError } from '@tomaat/core';
 import { loadConfig } from '../config.ts';
 import type { Migrated } from '../migrate/places.ts';
 import { type MigrationPlan, planToFolder, planToShared } from '../migrate/plan.ts';
+import { relocateFiles } from '../migrate/relocate.ts';
 import type { CopyReport } from '../migrate/rows.ts';
 import { migrateToFolder } from '../migrate/to-folder.ts';
 import { leftBehind, migrateToShared } from '../migrate/to-shared.ts';
@@ -13,6 +14,7 @@ import { databaseOf } from './shared-database.ts';
 export interface MigrateFlags {
   to?: string;
   from?: string;
+  relocate?: string;
   blobs?: string;
   data?: string;
   dryRun?: boolean;
@@ -22,8 +24,8 @@ export interface MigrateFlags {
 
 /** `tomaat migrate`: exit code 0 if all was moved, 1 if files of jobs were already missing or damaged. */
 export async function migrate(flags: MigrateFlags): Promise<number> {
-  const given = flags.to ?? flags.from;
-  if (given === undefined)
+  const mode = (['to', 'from', 'relocate'] as const).find((name) => flags[name] !== undefined);
+  if (mode === undefined)
     throw new TomaatError(
       'BAD_REQUEST',
       'Say where to: --to ADDRESS for a database, or --from ADDRESS for the data folder.',
@@ -31,10 +33,11 @@ export async function migrate(flags: MigrateFlags): Promise<number> {
         field: 'to',
       },
     );
-  const loaded = loadConfig({ flags: { data: flags.data, database: given, blobs: flags.blobs } });
-  const database = databaseOf(loaded, flags.to === undefined ? '--from' : '--to')!;
+  const loaded = loadConfig({ flags: { data: flags.data, database: flags[mode], blobs: flags.blobs } });
+  const database = databaseOf(loaded, `--${mode}`)!;
   const { data: dataFolder, blobs } = loaded.config;
   using _owner = actAsOwner(dataFolder);
+  if (mode === 'relocate') return relocate(flags, { dataFolder, database, blobs });
   const isThere = flags.to !== undefined;
   if (flags.dryRun) {
     printPlan(flags, await (isThere ? planToShared : planToFolder)(dataFolder, database));
@@ -69,6 +72,27 @@ export async function migrate(flags: MigrateFlags): Promise<number> {
     );
   console.log(lines.map(plain).join('\n'));
   return isWhole ? 0 : 1;
+}
+
+async function relocate(
+  flags: MigrateFlags,
+  place: { dataFolder: string; database: string; blobs?: string },
+): Promise<number> {
+  if (flags.dryRun)
+    throw new TomaatError(
+      'BAD_REQUEST',
+      '--relocate has no --dry-run: it changes nothing where files are missing. Leave one of them out.',
+      { field: 'dry-run' },
+    );
+  const { files, bytes } = await withProgress(flags, (report) => relocateFiles({ ...place, ...report }));
+  if (flags.json) console.log(JSON.stringify({ ok: true, blobs: place.blobs, files, bytes }));
+  else
+    console.log(
+      plain(
+        `All ${files} files (${formatBytes(bytes)}) are in ${place.blobs}. Start the servers with this --blobs. Once all works, delete the old copy: “tomaat erase” does not reach it.`,
+      ),
+    );
+  return 0;
 }
 
 async function withProgress<T>(flags: MigrateFlags, work: (report: CopyReport) => Promise<T>): Promise<T> {

@@ -77,7 +77,8 @@ export function createApp(
   /** @throws TomaatError METHOD_NOT_ALLOWED where the address takes only other methods. */
   const checkMethod = (request: FastifyRequest, reply: FastifyReply) => {
     const methods = methodsOf(request.url.split('?')[0]);
-    if (methods.length === 0) return;
+    // A file of the page that is not there is at an address with a route.
+    if (methods.length === 0 || methods.includes(request.method)) return;
     reply.header('allow', methods.join(', '));
     throw new TomaatError(
       'METHOD_NOT_ALLOWED',

@@ -1,6 +1,8 @@
-import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { createReadStream, existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import { pipeline } from 'node:stream';
+import { createGunzip } from 'node:zlib';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
 /** The page loads nothing from elsewhere and cannot be framed. */
@@ -67,12 +69,43 @@ export async function registerPage(
       .send(placed(html, { root: rootFrom(request.originalUrl), basePath }));
   };
   for (const address of addresses) app.get(address, document);
-  app.get('/assets/*', async (request, reply) =>
-    reply
-      .headers(isolation)
-      .header('cache-control', 'public, max-age=31536000, immutable')
-      .sendFile(request.url.slice(1).split('?')[0]),
-  );
+  const packed = await listPacked(join(folder, 'assets'));
+  app.get('/assets/*', async (request, reply) => {
+    reply.headers(isolation).header('cache-control', 'public, max-age=31536000, immutable');
+    const path = request.url.slice(1).split('?')[0];
+    const type = packed.get(path.slice('assets/'.length));
+    if (type === undefined || acceptsCompressed(request.headers['accept-encoding']))
+      return reply.sendFile(path);
+    const unpacked = pipeline(createReadStream(join(folder, `${path}.gz`)), createGunzip(), () => {});
+    return reply.type(type).header('vary', 'accept-encoding').send(unpacked);
+  });
+}
+
+const typeOf: Record<string, string> = {
+  '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.wasm': 'application/wasm',
+};
+
+/** The files of which a release (deploy/release.sh) has the compressed forms alone, with their types. */
+async function listPacked(folder: string): Promise<Map<string, string>> {
+  const names = new Set(existsSync(folder) ? await readdir(folder) : []);
+  const alone = [...names].filter((name) => name.endsWith('.gz')).map((name) => name.slice(0, -'.gz'.length));
+  return new Map(alone.filter((name) => !names.has(name)).map((name) => [name, typeOf[extname(name)]]));
+}
+
+/** Whether a compressed form can be sent, by the header `accept-encoding`. */
+function acceptsCompressed(accepted = ''): boolean {
+  return accepted
+    .toLowerCase()
+    .split(',')
+    .map((entry) => entry.split(';').map((part) => part.trim()))
+    .some(
+      ([coding, quality]) =>
+        ['br', 'gzip', '*'].includes(coding) && Number(quality?.slice('q='.length)) !== 0,
+    );
 }
 
 /**

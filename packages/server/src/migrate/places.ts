@@ -51,12 +51,7 @@ export const openPlace = (place: string, dataFolder: string): Promise<Blobs> =>
 export async function openUnused(dataFolder: string, url: string): Promise<Database<ServerSchema>> {
   const database = await openServerDatabase(dataFolder, url);
   try {
-    const { rows } = await sql<{ servers: number }>`SELECT count(*) AS servers FROM pg_stat_activity
-      WHERE datname = current_database() AND application_name = 'tomaat server'`.execute(database.db);
-    if (rows[0].servers > 0)
-      throw new TomaatError('CONFLICT', `${rows[0].servers} servers use the database. Stop them first.`, {
-        field: 'database',
-      });
+    await requireUnused(database);
     return database;
   } catch (error) {
     await database.close();
@@ -64,10 +59,23 @@ export async function openUnused(dataFolder: string, url: string): Promise<Datab
   }
 }
 
-/** Checks, or notes in a database without servers, that it is that of this folder’s keys and of this store of files. */
+/** @throws TomaatError CONFLICT if a server works on the database */
+export async function requireUnused({ db }: Pick<Database<ServerSchema>, 'db'>): Promise<void> {
+  const { rows } = await sql<{ servers: number }>`SELECT count(*) AS servers FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'tomaat server'`.execute(db);
+  if (rows[0].servers > 0)
+    throw new TomaatError('CONFLICT', `${rows[0].servers} servers use the database. Stop them first.`, {
+      field: 'database',
+    });
+}
+
+/**
+ * Checks, or notes in a database without servers, that it is that of this folder’s keys and of this store of files; `blobs: null` looks at the
+ * keys alone.
+ */
 export async function checkKeys(
   database: Pick<Database<ServerSchema>, 'db'>,
-  { dataFolder, blobs = ownBlobs(dataFolder) }: Pick<MigrateOptions, 'dataFolder' | 'blobs'>,
+  { dataFolder, blobs = ownBlobs(dataFolder) }: { dataFolder: string; blobs?: string | null },
 ): Promise<void> {
   const uidKey = existsSync(join(dataFolder, 'uid.key'))
     ? formatUidKey(await openUidKey(dataFolder))
@@ -76,7 +84,7 @@ export async function checkKeys(
     identity: await openIdentity(dataFolder),
     pseudonyms: await openPseudonyms(dataFolder),
     uidKey,
-    blobs,
+    blobs: blobs ?? undefined,
     dataFolder,
   });
 }

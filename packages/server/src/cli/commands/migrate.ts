@@ -5,15 +5,23 @@ export function addMigrate(program: Command): void {
   const address = 'postgres://USER@HOST/DATABASE, or a file that holds this with a password';
   program
     .command('migrate')
-    .usage('[options] --to ADDRESS | --from ADDRESS')
+    .usage('[options] --to ADDRESS | --from ADDRESS | --relocate ADDRESS')
     .description('move the data of a server into a PostgreSQL database for several servers, or back')
     .addOption(
       new Option(
         '--to <address>',
         `move the data folder there, into an empty database: ${address}`,
-      ).conflicts('from'),
+      ).conflicts(['from', 'relocate']),
     )
-    .option('--from <address>', `move what is there into the data folder: ${address}`)
+    .addOption(
+      new Option('--from <address>', `move what is there into the data folder: ${address}`).conflicts(
+        'relocate',
+      ),
+    )
+    .option(
+      '--relocate <address>',
+      `move no data: the servers of this database find their files in --blobs from now on, to which you have copied them: ${address}`,
+    )
     .addOption(
       settingOption('blobs', {
         about:
@@ -34,6 +42,7 @@ files of the data folder: copy them to that of each server, and before --from to
 Examples:
   tomaat migrate --to /etc/tomaat/database --blobs /mnt/tomaat-volumes --data /var/lib/tomaat
   tomaat migrate --from /etc/tomaat/database --blobs /mnt/tomaat-volumes --data /var/lib/tomaat-one
+  tomaat migrate --relocate /etc/tomaat/database --blobs s3://other-bucket/tomaat --data /var/lib/tomaat
 Exit codes: 0 moved, 1 moved, but files of some jobs were already missing or damaged, 2 not moved.`,
     )
     .action((flags) => done(async () => (await import('../migrate.ts')).migrate(flags)));
