@@ -18,6 +18,7 @@ import { goodFile } from '../../core/test/bad-files.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { encode, phantom } from './phantom.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
@@ -91,10 +92,7 @@ async function refusalOf(response: Response): Promise<Problem> {
 }
 
 /** Files in the blob store, and those that are being written. */
-const stored = (of = server) =>
-  readdirSync(join(of.dataFolder, 'blobs'), { recursive: true, withFileTypes: true }).filter((entry) =>
-    entry.isFile(),
-  ).length;
+const stored = (of = server) => leftFiles(of.dataFolder, ['blobs']).length;
 const jobsOf = async (of: TestServer) => {
   const text = await (await fetch(`${of.url}/metrics`)).text();
   return [...text.matchAll(/^tomaat_(?:predictions_total|jobs)\S* ([1-9]\d*)$/gm)].map(([line]) => line);

@@ -5,6 +5,7 @@ import { type Volume, voxelCount } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { version } from '../src/version.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { fineNames, nrrdHeader, organAt, readInferred, readMap, writeOrgans } from './monailabel-fixture.ts';
 import { encode, obliqueAffine, phantom } from './phantom.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
@@ -74,12 +75,7 @@ const infer = (query: string, more: Sent = {}) =>
     params: { client_id: 'user-1', result_extension: '.nrrd', result_dtype: 'uint8', ...more.params },
   });
 const detailOf = async (response: Response) => ((await response.json()) as { detail: string }).detail;
-const filesOf = ({ dataFolder }: { dataFolder: string }) =>
-  ['blobs', 'work', 'converted', 'uploads'].flatMap((name) =>
-    readdirSync(join(dataFolder, name), { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name)),
-  );
+const filesOf = ({ dataFolder }: { dataFolder: string }) => leftFiles(dataFolder);
 
 /** Voxel by voxel at the same place of the world: both are on the grid of the phantom. */
 function expectOrgans(map: Volume, numberOf: (x: number, y: number, z: number) => number): void {

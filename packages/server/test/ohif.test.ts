@@ -17,6 +17,7 @@ import { nodePlatform } from '../src/node-platform.ts';
 import { createGuardedFetch } from '../src/trust/guarded-fetch.ts';
 import { makeKey } from './access-fixture.ts';
 import { writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { launchViewer, type Pages, segmentInOhif, servePages } from './ohif-viewer.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
@@ -401,12 +402,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
 });
 
 /** The files that a server keeps of requests. */
-const keptBy = ({ dataFolder: at }: TestServer) =>
-  ['blobs', 'uploads'].flatMap((name) =>
-    readdirSync(join(at, name), { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => entry.name),
-  );
+const keptBy = ({ dataFolder: at }: TestServer) => leftFiles(at, ['blobs', 'uploads']);
 
 /** An archive that has every series, and sends nothing of it; when it was asked for one, and when that connection ended. */
 async function silentArchive() {
