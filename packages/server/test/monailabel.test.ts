@@ -417,9 +417,13 @@ describe('a full queue', () => {
     const to = `${full.url}/monailabel`;
     const gone = new AbortController();
     const slow = { file: volume, params: { level: -150 }, signal: gone.signal, to };
-    const waiting = [1, 2].map(() => infer('', slow).catch(() => undefined));
+    const begin = () => infer('', slow).catch(() => undefined);
     const counts = async () =>
       (await (await fetch(`${full.url}/metrics`)).text()).match(/^tomaat_jobs\S* [1-9]\d*$/gm) ?? [];
+    const waiting = [begin()];
+    // Until it runs, it is the one that may wait.
+    await expect.poll(counts, { timeout: 30_000 }).toEqual(['tomaat_jobs{state="running"} 1']);
+    waiting.push(begin());
     await expect.poll(counts, { timeout: 30_000 }).toHaveLength(2);
     const refused = await infer('', { file: volume, to });
     expect([refused.status, Number(refused.headers.get('retry-after'))]).toEqual([503, 5]);
