@@ -257,7 +257,7 @@ describe.skipIf(skip)('non-volumes are refused before a job is created', () => {
       const problem = await refusalOf(await send[way](cases(name), '', fresh));
       expect(problem, way).toMatchObject({ code: 'BAD_HEADER', field: 'volume', status: 422 });
       expect(problem.detail, way).toMatch(message);
-      if (way !== 'uploads') expect(stored(fresh), way).toBe(0);
+      if (way !== 'uploads') await expect.poll(() => stored(fresh), { message: way }).toBe(0);
     }
     expect(await jobsOf(fresh)).toEqual([]);
     await resultOf(await send['a form'](cases('mr9_nonsquare'), '?format=nii', fresh));
