@@ -2,13 +2,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isSettled, type Job } from '@tomaat/client';
 import {
   callersFiles,
   type Finding,
   finding,
+  integrityOf,
   type MortalServer,
   makeVolumes,
   octets,
@@ -209,10 +209,7 @@ async function tryPoint(
     const still = await callersFiles(server.dataFolder);
     if (still.length > 0) half(`${still.map(({ name }) => name).join(', ')} is left`);
   }
-  using database = new DatabaseSync(join(server.dataFolder, 'server.db'), { readOnly: true });
-  const { integrity_check: integrity } = database.prepare('PRAGMA integrity_check').get() as {
-    integrity_check: string;
-  };
+  const integrity = await integrityOf(server.dataFolder);
   if (integrity !== 'ok') half(`the database: ${integrity}`);
   return true;
 }

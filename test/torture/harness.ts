@@ -5,6 +5,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isSettled, type Job } from '@tomaat/client';
 import { createKey } from '../../packages/server/src/access/keys.ts';
@@ -12,8 +13,10 @@ import { ownNodeOptions } from '../../packages/server/src/source.ts';
 import { openServerDatabase } from '../../packages/server/src/store/database/server-database.ts';
 import { inferBright, writeApp } from '../../packages/server/test/app-fixture.ts';
 import { bin, endsWithTest } from '../../packages/server/test/cli-fixture.ts';
+import { leftFiles } from '../../packages/server/test/left-files.ts';
 import { encode, obliqueAffine, phantom } from '../../packages/server/test/phantom.ts';
 import { type RealServer, startRealServer } from '../../packages/server/test/real-server.ts';
+import { knownDatabaseOf } from '../../packages/server/test/support/tested-database.ts';
 
 /** What the parts of the torture have in common: servers and workers to kill, jobs to send, results to compare. */
 
@@ -51,8 +54,22 @@ export const slowApp = (
   writeApp(folder, id, { infer: ms > 0 ? `await sleep(${ms}); ${inferBright}` : inferBright, ...more });
 
 export async function makeWorkerKey(dataFolder: string): Promise<string> {
-  await using database = await openServerDatabase(dataFolder);
+  await using database = await openServerDatabase(dataFolder, await knownDatabaseOf(dataFolder));
   return (await createKey(database.db as never, { label: 'torture', scopes: ['worker', 'predict'] })).key;
+}
+
+/** How many jobs the database of a data folder has. */
+export async function countJobs(dataFolder: string): Promise<number> {
+  await using database = await openServerDatabase(dataFolder, await knownDatabaseOf(dataFolder));
+  const query = database.db.selectFrom('job').select((e) => e.fn.countAll<number>().as('count'));
+  return (await query.executeTakeFirstOrThrow()).count;
+}
+
+/** `ok` if the database of a data folder is whole; PostgreSQL looks after its own. */
+export async function integrityOf(dataFolder: string): Promise<string> {
+  if ((await knownDatabaseOf(dataFolder)) !== undefined) return 'ok';
+  using database = new DatabaseSync(join(dataFolder, 'server.db'), { readOnly: true });
+  return (database.prepare('PRAGMA integrity_check').get() as { integrity_check: string }).integrity_check;
 }
 
 export interface WorkerProcess {
@@ -189,16 +206,9 @@ export async function resultOf(url: string, job: Job): Promise<string> {
 /** Files under a data folder that hold what callers sent or got, with their sizes. */
 export async function callersFiles(dataFolder: string): Promise<{ name: string; sizeBytes: number }[]> {
   const found: { name: string; sizeBytes: number }[] = [];
-  for (const folder of ['blobs', 'uploads', 'work', 'converted']) {
-    const entries = await readdir(join(dataFolder, folder), { recursive: true, withFileTypes: true }).catch(
-      () => [],
-    );
-    for (const entry of entries) {
-      if (!entry.isFile()) continue;
-      const path = join(entry.parentPath, entry.name);
-      const bytes = await readFile(path).catch(() => undefined);
-      if (bytes) found.push({ name: path.slice(dataFolder.length + 1), sizeBytes: bytes.length });
-    }
+  for (const path of leftFiles(dataFolder)) {
+    const bytes = await readFile(path).catch(() => undefined);
+    if (bytes) found.push({ name: path.slice(dataFolder.length + 1), sizeBytes: bytes.length });
   }
   return found;
 }

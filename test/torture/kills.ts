@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isSettled, type Job } from '@tomaat/client';
 import {
+  countJobs,
   type Finding,
   finding,
   insist,
+  integrityOf,
   load,
   makeVolumes,
   makeWorkerKey,
@@ -124,10 +125,8 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
       if (job) attempts.push(job.attempt);
     }
     await server.kill();
-    using database = new DatabaseSync(join(server.dataFolder, 'server.db'));
-    const { jobs } = database.prepare('SELECT COUNT(*) AS jobs FROM job').get() as { jobs: number };
-    const integrity = (database.prepare('PRAGMA integrity_check').get() as { integrity_check: string })
-      .integrity_check;
+    const jobs = await countJobs(server.dataFolder);
+    const integrity = await integrityOf(server.dataFolder);
     const seen = `${kills} kills (${counts.server} server, ${counts.worker} worker, ${counts.both} both), ${acknowledged.size} jobs acknowledged`;
     const ready = server.readyMs;
     return [

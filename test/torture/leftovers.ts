@@ -4,6 +4,7 @@ import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
+import { databaseBytes, onPostgres } from '../../packages/server/test/support/tested-database.ts';
 import {
   callersFiles,
   type Finding,
@@ -100,6 +101,7 @@ export async function leftovers(
       const content = await readFile(join(entry.parentPath, entry.name));
       if (content.includes(marker)) marked.push(entry.name);
     }
+    if (onPostgres && (await databaseBytes(server.dataFolder)).includes(marker)) marked.push('the database');
     return [
       finding(
         left.length === 0,

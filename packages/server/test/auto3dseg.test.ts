@@ -232,7 +232,11 @@ describe('POST /auto3dseg/infer', () => {
     await using full = await startTestServer(apps, { faces: ['auto3dseg'], maxQueued: 1, workers: 1 });
     const files = { image_file: await encode(phantom(), 'nrrd') };
     const gone = new AbortController();
-    const waiting = [1, 2].map(() => infer('slow', files, gone.signal, full).catch(() => undefined));
+    const begin = () => infer('slow', files, gone.signal, full).catch(() => undefined);
+    const waiting = [begin()];
+    // Until it runs, it is the one that may wait.
+    await expect.poll(() => jobs(full), { timeout: 30_000 }).toEqual([expect.stringContaining('running')]);
+    waiting.push(begin());
     await expect
       .poll(() => jobs(full), { timeout: 30_000 })
       .toEqual(

@@ -10,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
 import { openCertificate } from '../src/tls.ts';
 import { bin, deadAddress, temporaryFolder, tomaat } from './cli-fixture.ts';
+import { databaseEnv } from './support/tested-database.ts';
 import { appFolder, startTestServer } from './test-server.ts';
 
 /*
@@ -33,7 +34,9 @@ afterEach(async () => {
 
 /** A serving command, with the line of JSON that it prints when it is ready. */
 async function start(...args: string[]) {
-  const child = spawn(process.execPath, [bin, ...args, '--json', '--data', join(folder.path, 'data')], {
+  const all = [...args, '--json', '--data', join(folder.path, 'data')];
+  const child = spawn(process.execPath, [bin, ...all], {
+    env: { ...process.env, ...(await databaseEnv(all)) },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   children.push(child);

@@ -11,6 +11,7 @@ import { type ZipEntry, zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { phantom } from './phantom.ts';
+import { databaseBytes, onPostgres, sharedOptions } from './support/tested-database.ts';
 import { appFolder, temporaryFolder } from './test-server.ts';
 
 /**
@@ -42,6 +43,7 @@ beforeAll(async () => {
     resultTtlMs: 3000,
     uploadTtlMs: 3000,
     sweepMs: 300,
+    ...(await sharedOptions(dataFolder)),
   };
   child = spawn(
     process.execPath,
@@ -339,27 +341,29 @@ it('leaves no caller’s text in logs, metrics, results, errors, or expired data
   expect(isThere(log)).toEqual([]);
 }, 240_000);
 
-/** Files of the folder in which something planted is, as it is, in UTF-16, in base64 or packed. */
+/** Files of the folder in which something planted is, and the database if it is elsewhere. */
 async function searchFolder(folder: string): Promise<string[]> {
   const found: string[] = [];
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
     const path = join(entry.parentPath, entry.name);
     const bytes = await readFile(path).catch(() => Buffer.alloc(0));
-    const texts = [bytes.toString('latin1'), entry.name];
-    try {
-      if (bytes[0] === 0x1f && bytes[1] === 0x8b) texts.push(gunzipSync(bytes).toString('latin1'));
-      if (bytes[0] === 0x78) texts.push(inflateSync(bytes).toString('latin1'));
-    } catch {
-      // It is no whole packed file; as it is it was searched.
-    }
-    const stem = 'CANARY';
-    const forms = [
-      stem,
-      Buffer.from(stem, 'utf16le').toString('latin1'),
-      Buffer.from(stem).toString('base64'),
-    ];
-    if (texts.some((text) => forms.some((form) => text.includes(form)))) found.push(path);
+    if (holdsPlanted(bytes, entry.name)) found.push(path);
   }
+  if (onPostgres && holdsPlanted(await databaseBytes(folder))) found.push('the database');
   return found;
+}
+
+/** Whether something planted is there, as it is, in UTF-16, in base64 or packed. */
+function holdsPlanted(bytes: Buffer, name = ''): boolean {
+  const texts = [bytes.toString('latin1'), name];
+  try {
+    if (bytes[0] === 0x1f && bytes[1] === 0x8b) texts.push(gunzipSync(bytes).toString('latin1'));
+    if (bytes[0] === 0x78) texts.push(inflateSync(bytes).toString('latin1'));
+  } catch {
+    // It is no whole packed file; as it is it was searched.
+  }
+  const stem = 'CANARY';
+  const forms = [stem, Buffer.from(stem, 'utf16le').toString('latin1'), Buffer.from(stem).toString('base64')];
+  return texts.some((text) => forms.some((form) => text.includes(form)));
 }

@@ -6,6 +6,7 @@ import { collectBytes, readVolume, sourceFromBytes, type Volume, writeVolume } f
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
 import { bin, endsWithTest, temporaryFolder, tomaat } from './cli-fixture.ts';
+import { databaseEnv } from './support/tested-database.ts';
 
 const threshold = fileURLToPath(new URL('../../../apps/threshold', import.meta.url));
 
@@ -27,13 +28,11 @@ beforeAll(async () => {
   path = join(folder.path, 'a.nii.gz');
   writeFileSync(path, await collectBytes(writeVolume(volume, 'nii.gz', nodePlatform)));
   const ports = ['--port', '0', '--tls-port', '0', '--registry-port', '0'];
-  up = spawn(
-    process.execPath,
-    [...endsWithTest, bin, 'up', ...ports, '--data', join(folder.path, 'data'), '--json'],
-    {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    },
-  );
+  const args = ['up', ...ports, '--data', join(folder.path, 'data'), '--json'];
+  up = spawn(process.execPath, [...endsWithTest, bin, ...args], {
+    env: { ...process.env, ...(await databaseEnv(args)) },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   let line = '';
   for await (const chunk of up.stdout!) {
     line += chunk;

@@ -14,7 +14,7 @@ import {
   sourceFromBytes,
   type Volume,
 } from '@tomaat/core';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { madeFiles, madeSource } from '../../core/test/dicom-source.ts';
 import { openApp } from '../src/index.ts';
 import { nodePlatform } from '../src/node-platform.ts';
@@ -158,7 +158,7 @@ describe('a label map in a format that cannot be read back', () => {
     expect(blobs()).toEqual(expect.arrayContaining(own));
     await client().remove(job.id);
     // The server may still be at the end of the job.
-    await vi.waitFor(() => expect(blobs().filter((name) => own.includes(name))).toEqual([]));
+    await expect.poll(() => blobs().filter((name) => own.includes(name))).toEqual([]);
   });
 });
 

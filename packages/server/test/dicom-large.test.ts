@@ -9,6 +9,7 @@ import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { writeApp } from './app-fixture.ts';
 import { bin } from './cli-fixture.ts';
 import { processesOf } from './hostile.ts';
+import { sharedOptions } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 /*
@@ -79,12 +80,9 @@ beforeAll(async () => {
     for (let i = 0; i < found.length; i++) found[i] = (voxels[i] >> 11) & 1;
     return { segmentation: { ...volume, voxels: found } };`;
   await writeApp(folder, 'bit', { infer });
-  const options = {
-    appFolders: [join(folder, 'bit')],
-    port: 0,
-    tlsPort: 0,
-    dataFolder: join(folder, 'data'),
-  };
+  const data = join(folder, 'data');
+  const shared = await sharedOptions(data);
+  const options = { appFolders: [join(folder, 'bit')], port: 0, tlsPort: 0, dataFolder: data, ...shared };
   server = fork(new URL('server-process.ts', import.meta.url), [JSON.stringify(options)]);
   [{ url }] = (await once(server, 'message')) as [{ url: string }];
 }, 600_000);

@@ -10,6 +10,7 @@ import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
+import { sharedOptions } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 /* A series of 2,000 files, as a form and as an archive, to a server in a process of its own: its time and its memory. */
@@ -41,7 +42,8 @@ let data: string;
 let child: ChildProcess;
 let url: string;
 async function start(): Promise<void> {
-  const options = { appFolders: [join(folder, 'bright')], port: 0, tlsPort: 0, dataFolder: data };
+  const shared = await sharedOptions(data);
+  const options = { appFolders: [join(folder, 'bright')], port: 0, tlsPort: 0, dataFolder: data, ...shared };
   child = fork(new URL('server-process.ts', import.meta.url), [JSON.stringify(options)]);
   [{ url }] = (await once(child, 'message')) as [{ url: string }];
 }

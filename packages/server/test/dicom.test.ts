@@ -18,6 +18,7 @@ import { goodFile } from '../../core/test/bad-files.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { encode, phantom } from './phantom.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
@@ -91,10 +92,7 @@ async function refusalOf(response: Response): Promise<Problem> {
 }
 
 /** Files in the blob store, and those that are being written. */
-const stored = (of = server) =>
-  readdirSync(join(of.dataFolder, 'blobs'), { recursive: true, withFileTypes: true }).filter((entry) =>
-    entry.isFile(),
-  ).length;
+const stored = (of = server) => leftFiles(of.dataFolder, ['blobs']).length;
 const jobsOf = async (of: TestServer) => {
   const text = await (await fetch(`${of.url}/metrics`)).text();
   return [...text.matchAll(/^tomaat_(?:predictions_total|jobs)\S* ([1-9]\d*)$/gm)].map(([line]) => line);
@@ -259,7 +257,7 @@ describe.skipIf(skip)('non-volumes are refused before a job is created', () => {
       const problem = await refusalOf(await send[way](cases(name), '', fresh));
       expect(problem, way).toMatchObject({ code: 'BAD_HEADER', field: 'volume', status: 422 });
       expect(problem.detail, way).toMatch(message);
-      if (way !== 'uploads') expect(stored(fresh), way).toBe(0);
+      if (way !== 'uploads') await expect.poll(() => stored(fresh), { message: way }).toBe(0);
     }
     expect(await jobsOf(fresh)).toEqual([]);
     await resultOf(await send['a form'](cases('mr9_nonsquare'), '?format=nii', fresh));

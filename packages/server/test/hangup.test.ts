@@ -12,6 +12,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { makeCertificate } from './certificate-fixture.ts';
 import { bin, endsWithTest, tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { databaseEnv, readAudit } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 /* SIGHUP of the commands that serve, and the end of the terminal that they were started from. */
@@ -56,7 +57,7 @@ async function start(
 ): Promise<Program> {
   const child = spawn(node, [...options, bin, ...args], {
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
+    env: { ...process.env, ...(await databaseEnv(args)), ...env },
   });
   children.add(child);
   let text = '';
@@ -240,6 +241,7 @@ describe.skipIf(!python || !nohup)('a terminal that is closed', () => {
     const child = spawn(python!, ['-u', '-c', onTerminal, ...command], {
       stdio: ['pipe', 'pipe', 'inherit'],
       cwd: data,
+      env: { ...process.env, ...(await databaseEnv(command.slice(command.indexOf(bin) + 1))) },
     });
     children.add(child);
     let text = '';
@@ -255,8 +257,8 @@ describe.skipIf(!python || !nohup)('a terminal that is closed', () => {
     };
   }
   const send = (program: Program, word: string) => program.child.stdin!.write(`${word}\n`);
-  const auditEvents = () =>
-    readFileSync(join(data, 'audit.jsonl'), 'utf8')
+  const auditEvents = async () =>
+    (await readAudit(data))
       .trim()
       .split('\n')
       .map((line) => (JSON.parse(line) as { event: string }).event);
@@ -273,8 +275,8 @@ describe.skipIf(!python || !nohup)('a terminal that is closed', () => {
     send(program, 'wait');
     await program.said(/^ended=0$/m);
     // Its work was done before it went.
-    expect(auditEvents()).toContain('prediction.succeeded');
-    expect(auditEvents().at(-1)).toBe('server.stopped');
+    expect(await auditEvents()).toContain('prediction.succeeded');
+    expect((await auditEvents()).at(-1)).toBe('server.stopped');
     expect(job.id).toBeDefined();
   });
 

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findNginx } from '../../../test/programs.ts';
 import { plainNginx } from '../../../test/proxies.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { encode, phantom } from './phantom.ts';
 import { announce, announcementOf, createCleanup, openTestRegistry } from './registry-helpers.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
@@ -138,13 +139,7 @@ describe('an answer of the promise', () => {
   }
 
   it('leaves no file when its receipt remains', async () => {
-    await expect
-      .poll(async () => {
-        const { readdir } = await import('node:fs/promises');
-        const files = await readdir(`${server.dataFolder}/blobs`, { recursive: true, withFileTypes: true });
-        return files.filter((file) => file.isFile() && file.name !== 'store.id').length;
-      })
-      .toBe(0);
+    await expect.poll(() => leftFiles(server.dataFolder, ['blobs'])).toEqual([]);
   });
 
   it.skipIf(!findNginx())(

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Fit, Job, Problem } from '@tomaat/client';
@@ -9,6 +9,7 @@ import { openApp } from '../src/apps.ts';
 import { createMemoryPolicy } from '../src/worker/memory-limit.ts';
 import { runApp } from '../src/worker/run-app.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { encode, phantom } from './phantom.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
 import { appFolder, startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
@@ -77,7 +78,7 @@ describe('a volume that needs more memory than a prediction may take', () => {
     }
     const v1 = await ask('/services/plain/predict', form());
     expect(JSON.stringify(v1.answer)).toContain('would fit');
-    expect(await readdir(join(server.dataFolder, 'blobs', 'sha256'))).toEqual([]);
+    await expect.poll(() => leftFiles(server.dataFolder, ['blobs'])).toEqual([]);
   });
 
   it('gets the same answer from fit as from the intake', async () => {

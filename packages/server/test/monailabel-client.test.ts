@@ -191,17 +191,21 @@ describe.skipIf(!found)('the client of 3D Slicer', () => {
           await (await fetch(`${full.url}/metrics`)).text(),
         )?.[1] ?? 0,
       );
-    const [first, second] = [start(slow, url), start(slow, url)];
-    for (const one of [first, second]) one.answer.catch(() => {});
-    await expect
-      .poll(async () => [await state('running'), await state('queued')], { timeout: 30_000 })
-      .toEqual([1, 1]);
+    const counts = async () => [await state('running'), await state('queued')];
+    const begin = () => {
+      const one = start(slow, url);
+      one.answer.catch(() => {});
+      return one;
+    };
+    const first = begin();
+    // Until it runs, it is the one that may wait.
+    await expect.poll(counts, { timeout: 30_000 }).toEqual([1, 0]);
+    const second = begin();
+    await expect.poll(counts, { timeout: 30_000 }).toEqual([1, 1]);
     const third = await drive({ what: 'infer', client: 'a' }, url);
     expect(third.error).toMatch(/^Status: 503; Response: \{"detail":"/);
     for (const one of [second, first]) one.child.kill('SIGKILL');
-    await expect
-      .poll(async () => [await state('running'), await state('queued')], { timeout: 30_000 })
-      .toEqual([0, 0]);
+    await expect.poll(counts, { timeout: 30_000 }).toEqual([0, 0]);
     expect(await drive({ what: 'infer', client: 'a' }, url)).toMatchObject({ file: 'result.nrrd' });
   }, 120_000);
 

@@ -17,7 +17,9 @@ import { nodePlatform } from '../src/node-platform.ts';
 import { createGuardedFetch } from '../src/trust/guarded-fetch.ts';
 import { makeKey } from './access-fixture.ts';
 import { writeApp } from './app-fixture.ts';
+import { leftFiles } from './left-files.ts';
 import { launchViewer, type Pages, segmentInOhif, servePages } from './ohif-viewer.ts';
+import { readAudit } from './support/tested-database.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /* Series of an archive for OHIF: with Orthanc, real series, OHIF's order of slices and its reader of NRRD. */
@@ -357,8 +359,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
   it('records who fetched what, without the UIDs, and keeps nothing', async () => {
     const uid = uids.get('dicom_cases/ct_oblique')!;
     expect((await infer(uid)).status).toBe(200);
-    const text = readFileSync(join(server.dataFolder, 'audit.jsonl'), 'utf8');
-    const lines = text
+    const lines = (await readAudit(server.dataFolder))
       .trim()
       .split('\n')
       .map((line) => JSON.parse(line) as Record<string, unknown>);
@@ -401,12 +402,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
 });
 
 /** The files that a server keeps of requests. */
-const keptBy = ({ dataFolder: at }: TestServer) =>
-  ['blobs', 'uploads'].flatMap((name) =>
-    readdirSync(join(at, name), { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => entry.name),
-  );
+const keptBy = ({ dataFolder: at }: TestServer) => leftFiles(at, ['blobs', 'uploads']);
 
 /** An archive that has every series, and sends nothing of it; when it was asked for one, and when that connection ended. */
 async function silentArchive() {

@@ -1,13 +1,13 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import type { ServerOptions } from '../src/server/options.ts';
 import { ownNodeOptions } from '../src/source.ts';
+import { leftFiles } from './left-files.ts';
 import { sharedOptions } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
@@ -57,14 +57,7 @@ export async function startRealServer(
     pid: child.pid!,
     dataFolder,
     async files() {
-      const found: string[] = [];
-      for (const folder of ['blobs', 'work', 'converted']) {
-        const entries = await readdir(join(dataFolder, folder), { recursive: true, withFileTypes: true });
-        found.push(
-          ...entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name)),
-        );
-      }
-      return found.sort();
+      return leftFiles(dataFolder, ['blobs', 'work', 'converted']);
     },
     async memory() {
       if (!existsSync(status)) return undefined;

@@ -10,6 +10,7 @@ import { goodFile } from '../../core/test/bad-files.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, tomaat } from './cli-fixture.ts';
+import { databaseEnv } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
 let folder: string;
@@ -23,22 +24,9 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 async function serve(data: string, ...more: string[]) {
-  const args = [
-    ...ownNodeOptions,
-    bin,
-    'serve',
-    app,
-    '--port',
-    '0',
-    '--tls-port',
-    '0',
-    '--data',
-    data,
-    '--json',
-    ...more,
-  ];
-  const child = spawn(process.execPath, args, {
-    env: { ...process.env, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none') },
+  const args = ['serve', app, '--port', '0', '--tls-port', '0', '--data', data, '--json', ...more];
+  const child = spawn(process.execPath, [...ownNodeOptions, bin, ...args], {
+    env: { ...process.env, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none'), ...(await databaseEnv(args)) },
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   const exit = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;

@@ -11,7 +11,7 @@ import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
-import { databaseOf } from './support/tested-database.ts';
+import { databaseEnv, databaseOf } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 import { nodeApp } from './warm-fixture.ts';
 
@@ -71,7 +71,12 @@ interface Program {
 async function start(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Program> {
   const withLauncher = ['--import', 'data:text/javascript,process.execve=undefined'];
   const child = spawn(process.execPath, [...withLauncher, ...endsWithTest, bin, ...args, '--json'], {
-    env: { ...process.env, XDG_DATA_HOME: join(folder, 'home'), ...env },
+    env: {
+      ...process.env,
+      XDG_DATA_HOME: join(folder, 'home'),
+      ...(await databaseEnv(args)),
+      ...env,
+    },
     stdio: ['pipe', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
   });
   started.add(child);

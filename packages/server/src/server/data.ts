@@ -32,7 +32,7 @@ import { createJobs, type Jobs } from '../store/jobs/jobs.ts';
 import { openUploads, type Uploads } from '../store/uploads/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
-import { findLosses } from '../worker/survivors.ts';
+import { findLeftAttempts } from '../worker/survivors.ts';
 import type { FilledOptions } from './options.ts';
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
@@ -193,7 +193,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const workFolder = join(dataFolder, 'work');
   const recovered = await jobs.recover(
     apps.map(({ manifest }) => manifest.id),
-    await findLosses(workFolder),
+    await findLeftAttempts(workFolder),
   );
   if (recovered.requeued + recovered.failed > 0)
     logger.warn(recovered, 'unfinished jobs of the last run were found');

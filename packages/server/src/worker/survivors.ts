@@ -2,6 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder } from '../store/files/disk.ts';
+import type { Attempt } from '../store/jobs/job-records.ts';
+import type { LeftAttempts } from '../store/jobs/recover-jobs.ts';
 
 /**
  * After this process was killed while jobs were running: which children died too. A job fails after several such
@@ -17,8 +19,14 @@ const markFile = 'outlived-server';
 const noteAfterMs = 250;
 
 /** The folder of an attempt at a job; it may not exist. */
-export const attemptFolder = (workFolder: string, { id, attempt }: { id: string; attempt: number }): string =>
+export const attemptFolder = (workFolder: string, { id, attempt }: Attempt): string =>
   join(workFolder, `${id}-${attempt}`);
+
+/** The attempt of a folder, by its name. */
+function attemptOf(name: string): Attempt {
+  const end = name.lastIndexOf('-');
+  return { id: name.slice(0, end), attempt: Number(name.slice(end + 1)) };
+}
 
 /** Records which process computes the job of a folder, until `remove()`. */
 export function noteChild(folder: string, pid: number): { remove(): Promise<void> } {
@@ -53,14 +61,13 @@ export function markOutlived(folder: string): void {
 }
 
 /**
- * For a work folder left by the last server: whether an attempt at a job was lost together with the process that
+ * The attempts of a work folder that the last server left, and whether one was lost together with the process that
  * computed it, or with the whole machine. Children that still compute are ended: nobody wants their results.
  */
-export async function findLosses(
-  workFolder: string,
-): Promise<(job: { id: string; attempt: number }) => boolean> {
+export async function findLeftAttempts(workFolder: string): Promise<LeftAttempts> {
   const lost = new Set<string>();
-  for (const name of await readdir(workFolder).catch(() => [])) {
+  const names = await readdir(workFolder).catch(() => []);
+  for (const name of names) {
     const folder = join(workFolder, name);
     const noted = await readFile(join(folder, childFile), 'utf8').catch(() => undefined); // It had no child yet.
     if (noted === undefined) continue;
@@ -73,7 +80,7 @@ export async function findLosses(
     if (lives) endGroup(Number(pid));
     if (!marked && !lives) lost.add(folder);
   }
-  return (job) => lost.has(attemptFolder(workFolder, job));
+  return { attempts: names.map(attemptOf), isLost: (job) => lost.has(attemptFolder(workFolder, job)) };
 }
 
 /** Different after each boot of the machine; empty if the system does not report it. */

@@ -1,7 +1,11 @@
-import { readFile } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { openServerDatabase } from '../../src/store/database/server-database.ts';
-import { startPostgres, type TestPostgres } from './postgres.ts';
+import { postgresBin, startPostgres, type TestPostgres } from './postgres.ts';
+
+const run = promisify(execFile);
 
 /** Whether the servers of all tests store their data in PostgreSQL. */
 export const onPostgres = process.env.TOMAAT_TEST_DATABASE === 'postgres';
@@ -32,6 +36,24 @@ export async function readAudit(dataFolder: string): Promise<string> {
   await using database = await openServerDatabase(dataFolder, url);
   const rows = await database.db.selectFrom('audit_line').select('line').orderBy('sequence').execute();
   return rows.map(({ line }) => `${line}\n`).join('');
+}
+
+/** All that the database of a data folder holds, to be searched: its files, or what PostgreSQL writes of its tables. */
+export async function databaseBytes(
+  dataFolder: string,
+  file: 'server.db' | 'registry.db' = 'server.db',
+): Promise<Buffer> {
+  const url = await knownDatabaseOf(dataFolder);
+  if (url === undefined) {
+    const names = (await readdir(dataFolder)).filter((name) => name.startsWith(file));
+    return Buffer.concat(await Promise.all(names.map((name) => readFile(join(dataFolder, name)))));
+  }
+  const { stdout: text } = await run(join(postgresBin!, 'pg_dump'), ['--dbname', url], {
+    maxBuffer: 2 ** 28,
+  });
+  // Columns of bytes are written in hexadecimal.
+  const columns = [...text.matchAll(/\\\\x([0-9a-f]+)/g)].map(([, digits]) => Buffer.from(digits, 'hex'));
+  return Buffer.concat([Buffer.from(text), ...columns]);
 }
 
 /** With TOMAAT_TEST_DATABASE=postgres the options of a server on it; files are deleted soon after nothing refers to them. */

@@ -20,6 +20,12 @@ export interface JobRequest {
   voxels?: number;
 }
 
+/** One try at a job: of all that have the job's id, the one with this number. */
+export interface Attempt {
+  readonly id: string;
+  readonly attempt: number;
+}
+
 export interface InputFile {
   /** The input to which it belongs. */
   name: string;

@@ -308,6 +308,37 @@ onEachDatabase(({ dialect, newDatabase, itAlone }) => {
       expect((await test.jobs.get(running))?.error?.message).toContain('The service t ');
     });
 
+    it('takes back at once the attempts that the work folder names, lost or not', async () => {
+      await using test = await openTestJobs();
+      const [died, outlived, remote] = [await test.add(), await test.add(), await test.add({ service: 't' })];
+      for (const service of ['s', 's']) await test.jobs.claim([service]);
+      await test.jobs.claim(['t'], 'gpu-1');
+      await test.crash();
+      // Of the first job an earlier attempt, too, which nobody runs.
+      const attempts = [died, outlived, remote].map((id) => ({ id, attempt: 1 }));
+      const left = {
+        attempts: [{ id: died, attempt: 0 }, ...attempts],
+        isLost: ({ id }: { id: string }) => id === died,
+      };
+      expect(await test.jobs.recover(['s', 't'], left)).toMatchObject({ requeued: 2, failed: 0 });
+      const rows = await test.database.db.selectFrom('job').select(['id', 'lost']).execute();
+      const losses = new Map(rows.map(({ id, lost }) => [id, lost]));
+      expect([died, outlived, remote].map((id) => losses.get(id))).toEqual([1, 0, 0]);
+      expect(await test.jobs.isRunning(remote, 1)).toBe(true);
+      expect(await test.jobs.claim(['s'])).toMatchObject({ id: died, attempt: 2 });
+    });
+
+    if (dialect === 'postgres')
+      it('leaves attempts of other servers alone', async () => {
+        await using test = await openTestJobs();
+        const id = await test.add();
+        await test.jobs.claim(['s']);
+        await test.crash();
+        const left = { attempts: [{ id, attempt: 2 }], isLost: () => true };
+        expect(await test.jobs.recover(['s'], left)).toMatchObject({ requeued: 0, failed: 0 });
+        expect(await test.jobs.isRunning(id, 1)).toBe(true);
+      });
+
     itAlone('keeps jobs of remote workers in place, and requeues its own', async () => {
       await using test = await openTestJobs({
         concurrencyOf: (service) => (service === 'one' ? 1 : undefined),

@@ -10,7 +10,7 @@ import { addDuration, createJobDurations } from './job-durations.ts';
 import { countToday, type JobLimits, requireLimits } from './job-limits.ts';
 import type { ClaimedJob, JobRecord, JobWitness, NewJob } from './job-records.ts';
 import * as rows from './job-rows.ts';
-import { type LostChild, recoverJobs } from './recover-jobs.ts';
+import { type LeftAttempts, recoverJobs } from './recover-jobs.ts';
 import { createSharedHolds } from './shared-holds.ts';
 import { createSharedJobs } from './shared-jobs.ts';
 import { createUnsettledJobs } from './unsettled-jobs.ts';
@@ -268,8 +268,8 @@ export function createJobs({
     dropOutputs,
     sweep,
     /** After a crash: see `recoverJobs()`. */
-    recover: (services: readonly string[], lostChild?: LostChild) =>
-      recoverJobs({ unsettled, holds, settle, requeue }, services, lostChild),
+    recover: (services: readonly string[], left?: LeftAttempts) =>
+      recoverJobs({ unsettled, holds, settle, requeue }, services, left),
     touch: unsettled.touch,
     isRunning: unsettled.isRunning,
     positionOf: unsettled.positionOf,

@@ -1,9 +1,15 @@
 import type { BlobHolds } from './blob-holds.ts';
+import type { Attempt } from './job-records.ts';
 import type { Outcome } from './job-rows.ts';
 import type { UnsettledJobs } from './unsettled-jobs.ts';
 
-/** Whether this process's own child was lost with the attempt. */
-export type LostChild = (job: { id: string; attempt: number }) => boolean;
+/** What is known of the attempts that the last process of a data folder computed itself. */
+export interface LeftAttempts {
+  /** Those that left something; others may have ended. */
+  readonly attempts: readonly Attempt[];
+  /** Whether the child that computed it was lost with the attempt. */
+  isLost(attempt: Attempt): boolean;
+}
 
 interface Jobs {
   unsettled: UnsettledJobs;
@@ -13,14 +19,14 @@ interface Jobs {
 }
 
 /**
- * After a crash: jobs of this process are queued again (or failed, if their child was lost too often:
- * `lostChild`), jobs of remote workers remain theirs for a lease, and unreferenced blobs are deleted.
+ * After a crash: jobs of this process are queued again (or failed, if their child was lost too often), jobs of
+ * remote workers, and of other servers on a shared database, remain theirs for a lease, and unreferenced blobs are deleted.
  * Unsettled jobs of services that are no longer served fail with NOT_FOUND: no worker would ever claim them.
  */
 export async function recoverJobs(
   { unsettled, holds, settle, requeue }: Jobs,
   services: readonly string[],
-  lostChild: LostChild = () => true,
+  left: LeftAttempts = { attempts: [], isLost: () => true },
 ): Promise<{ requeued: number; failed: number; orphans: number }> {
   await unsettled.load();
   await unsettled.offer(services);
@@ -30,10 +36,10 @@ export async function recoverJobs(
     const message = `The service ${service} is no longer offered here. GET /api/services lists the available ones.`;
     if (await settle(id, undefined, { state: 'failed', error: { code: 'NOT_FOUND', message } })) failed++;
   }
-  for (const { id, attempt } of unsettled.unleased()) {
-    const why = lostChild({ id, attempt }) ? 'lost' : 'handed back';
-    if ((await requeue(id, attempt, why)) === 'queued') requeued++;
-    else failed++;
+  for (const { id, attempt } of await unsettled.ownAttempts(left.attempts)) {
+    const became = await requeue(id, attempt, left.isLost({ id, attempt }) ? 'lost' : 'handed back');
+    if (became === 'queued') requeued++;
+    else if (became === 'failed') failed++;
   }
   return { requeued, failed, orphans: await holds.dropOrphans() };
 }

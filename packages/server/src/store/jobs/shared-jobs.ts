@@ -163,8 +163,18 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
     },
     // It is in the row.
     progressOf: () => undefined,
-    // They have leases, which end.
-    unleased: () => [],
+    async ownAttempts(left) {
+      if (left.length === 0) return [];
+      const ids = left.map(({ id }) => id);
+      const found = await db
+        .selectFrom('job')
+        .select(['id', 'attempt'])
+        .where('id', 'in', ids)
+        .where('state', '=', 'running')
+        .where('worker', 'is', null)
+        .execute();
+      return found.filter((row) => left.some(({ id, attempt }) => id === row.id && attempt === row.attempt));
+    },
     async offer(services) {
       offered = services;
       for (const service of services) {

@@ -4,6 +4,7 @@ import type { JobEvents } from '../database/job-events.ts';
 import type { JobRow, JobsSchema } from '../database/job-schema.ts';
 import { createQueueRoom } from './job-limits.ts';
 import { createJobQueue, type QueuedJob } from './job-queue.ts';
+import type { Attempt } from './job-records.ts';
 import * as rows from './job-rows.ts';
 import { createLeases } from './leases.ts';
 
@@ -37,8 +38,11 @@ export interface UnsettledJobs {
   touch(id: string, attempt: number, at?: Progress): Promise<boolean>;
   /** The progress of a running job, if it is not in its row. */
   progressOf(id: string): Progress | undefined;
-  /** After a crash: running jobs of this process itself, whose children may be lost. */
-  unleased(): { id: string; attempt: number }[];
+  /**
+   * After a crash: the running attempts of the last process itself, whose children may be lost. In a shared database those among `left`
+   * that still run: others are of servers that live.
+   */
+  ownAttempts(left: readonly Attempt[]): Promise<Attempt[]>;
   /** The services that are offered here, at the start. */
   offer(services: readonly string[]): Promise<void>;
   /** Unsettled jobs of services that nobody offers. */
@@ -194,7 +198,7 @@ export function createUnsettledJobs(options: UnsettledJobsOptions): UnsettledJob
       return true;
     },
     progressOf: (id) => progress.get(id),
-    unleased: () =>
+    ownAttempts: async () =>
       [...queue.running()].flatMap(([id, { attempt }]) => (leases.has(id) ? [] : [{ id, attempt }])),
     offer: async () => {},
     unserved: (services) => rows.findUnserved(db, services),
