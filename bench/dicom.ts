@@ -12,7 +12,7 @@ import { dicomFile, type Slice, sliceElements, syntaxes } from '../packages/core
 import { madeSource } from '../packages/core/test/dicom-source.ts';
 import { encodeJpegLossless } from '../packages/core/test/jpeg-lossless.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
-import { filePieces } from '../packages/server/src/store/file-pieces.ts';
+import { filePieces } from '../packages/server/src/store/files/file-pieces.ts';
 import { type BenchOptions, type BenchResult, type Line, median } from './report.ts';
 
 const side = 512;

@@ -18,7 +18,7 @@ import { fastify } from 'fastify';
 import { countBytes } from '../packages/server/src/intake/byte-counter.ts';
 import { readMultipart } from '../packages/server/src/intake/multipart.ts';
 import { receiveInput } from '../packages/server/src/intake/receive-input.ts';
-import { openBlobs } from '../packages/server/src/store/blobs.ts';
+import { openBlobs } from '../packages/server/src/store/blobs/blobs.ts';
 
 const ways = ['octet-stream', 'multipart', 'base64'] as const;
 type Way = (typeof ways)[number];

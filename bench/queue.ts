@@ -5,9 +5,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openBlobs } from '../packages/server/src/store/blobs.ts';
-import { createJobs, type Jobs } from '../packages/server/src/store/jobs.ts';
-import { openServerDatabase } from '../packages/server/src/store/server-database.ts';
+import { openBlobs } from '../packages/server/src/store/blobs/blobs.ts';
+import { openServerDatabase } from '../packages/server/src/store/database/server-database.ts';
+import { createJobs, type Jobs } from '../packages/server/src/store/jobs/jobs.ts';
 import { waitForJob } from '../packages/server/src/worker/local-source.ts';
 import { postgresBin, startOwnPostgres } from '../packages/server/test/support/postgres.ts';
 import { type BenchOptions, type BenchResult, type Line, median } from './report.ts';

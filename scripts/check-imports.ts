@@ -25,7 +25,7 @@ const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
 
 /**
  * The rooms of the server from the top down: folders of `packages/server/src`, and files beside them. A file imports
- * from its own room and from those in the lines below it.
+ * from its own room and from those in the lines below it. A folder in a room that is named, too, is a room of its own.
  */
 const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
@@ -41,6 +41,10 @@ const serverRooms: readonly (readonly string[])[] = [
   ['intake', 'certificates.ts'],
   ['trust', 'apps.ts', 'identity.ts', 'tls.ts'],
   ['store'],
+  ['store/jobs', 'store/uploads'],
+  ['store/database'],
+  ['store/blobs'],
+  ['store/files'],
   [
     'addresses.ts',
     'durations.ts',
@@ -136,11 +140,18 @@ function refuse(target: string, { inside, name, may, pure }: Where): string | un
 }
 
 function refuseRoom(from: string, to: string): string | undefined {
-  const [own, other] = [from, to].map((file) => file.split('/')[0]);
+  const [own, other] = [from, to].map(roomOf);
   if (own === other) return undefined;
   const [at, below] = [own, other].map((room) => serverRooms.findIndex((line) => line.includes(room)));
   if (at < 0) return `${own} has no place in serverRooms (scripts/check-imports.ts)`;
   return at < below ? undefined : `${other} is not below ${own} in the order of the server’s rooms`;
+}
+
+/** The innermost room that a file of the server is in. */
+function roomOf(file: string): string {
+  const [outer, inner] = file.split('/');
+  const named = `${outer}/${inner}`;
+  return serverRooms.some((line) => line.includes(named)) ? named : outer;
 }
 
 /** Cycles of a graph, each as a path along its files back to its start; one for each file that closes a cycle. */

@@ -115,7 +115,7 @@ function deadLinks(file: string, text: string): string[] {
 }
 
 /**
- * Sources named on a page, such as `store/jobs.ts`, that do not exist: no file has a path with this ending, and the
+ * Sources named on a page, such as `store/jobs/jobs.ts`, that do not exist: no file has a path with this ending, and the
  * page itself does not show the file.
  */
 function lostSources(file: string, text: string): string[] {

@@ -5,7 +5,7 @@ import type { Job } from '@tomaat/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goodFile } from '../packages/core/test/bad-files.ts';
 import { createKey } from '../packages/server/src/access/keys.ts';
-import { openServerDatabase } from '../packages/server/src/store/server-database.ts';
+import { openServerDatabase } from '../packages/server/src/store/database/server-database.ts';
 import { inferBright, writeApp } from '../packages/server/test/app-fixture.ts';
 import { bin, deadAddress } from '../packages/server/test/cli-fixture.ts';
 import { type RealServer, startRealServer } from '../packages/server/test/real-server.ts';

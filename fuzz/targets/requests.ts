@@ -23,7 +23,7 @@ import { namedInputsSchema } from '../../packages/server/src/http/named-inputs.t
 import { requestedFormat } from '../../packages/server/src/http/outputs.ts';
 import { parseMetadata } from '../../packages/server/src/http/uploads.ts';
 import { checkJson, maxJsonDepth, parseJson } from '../../packages/server/src/intake/read-json.ts';
-import type { OutputFile } from '../../packages/server/src/store/job-records.ts';
+import type { OutputFile } from '../../packages/server/src/store/jobs/job-records.ts';
 import { bytesOf, must, type Target, textOf } from '../target.ts';
 
 const inputs: Record<string, Input> = {

@@ -4,9 +4,12 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Kysely, sql } from 'kysely';
 import { createKey } from '../../packages/server/src/access/keys.ts';
-import type { Database } from '../../packages/server/src/store/database.ts';
-import type { KeySchema } from '../../packages/server/src/store/key-schema.ts';
-import { openServerDatabase, type ServerSchema } from '../../packages/server/src/store/server-database.ts';
+import type { Database } from '../../packages/server/src/store/database/database.ts';
+import type { KeySchema } from '../../packages/server/src/store/database/key-schema.ts';
+import {
+  openServerDatabase,
+  type ServerSchema,
+} from '../../packages/server/src/store/database/server-database.ts';
 import { type OwnPostgres, startOwnPostgres } from '../../packages/server/test/support/postgres.ts';
 import { type CuttableLink, createCuttableLink } from './cuttable-link.ts';
 import { type MortalServer, openMortalServer, startWorkerProcess, type WorkerProcess } from './harness.ts';

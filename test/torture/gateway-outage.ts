@@ -2,7 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { auditFile } from '../../packages/server/src/audit/audit-files.ts';
-import { gatewayFolder } from '../../packages/server/src/store/gateway-database.ts';
+import { gatewayFolder } from '../../packages/server/src/store/database/gateway-database.ts';
 import { type GatewayWorld, judgeWorld, openWorld, push, rowsOf } from './gateway-world.ts';
 import { type Finding, finding } from './harness.ts';
 

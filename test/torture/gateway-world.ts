@@ -9,7 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { dicomFile, sliceElements } from '../../packages/core/test/dicom-files.ts';
 import { createSeriesAdmin } from '../../packages/server/src/gateway/series-admin.ts';
 import { ownNodeOptions } from '../../packages/server/src/source.ts';
-import { gatewayFolder, openGatewayDatabase } from '../../packages/server/src/store/gateway-database.ts';
+import {
+  gatewayFolder,
+  openGatewayDatabase,
+} from '../../packages/server/src/store/database/gateway-database.ts';
 import { inferBright, writeApp } from '../../packages/server/test/app-fixture.ts';
 import { bin, endsWithTest } from '../../packages/server/test/cli-fixture.ts';
 import { freePort, type Orthanc, startOrthanc } from '../orthanc.ts';

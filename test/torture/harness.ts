@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isSettled, type Job } from '@tomaat/client';
 import { createKey } from '../../packages/server/src/access/keys.ts';
 import { ownNodeOptions } from '../../packages/server/src/source.ts';
-import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
+import { openServerDatabase } from '../../packages/server/src/store/database/server-database.ts';
 import { inferBright, writeApp } from '../../packages/server/test/app-fixture.ts';
 import { bin, endsWithTest } from '../../packages/server/test/cli-fixture.ts';
 import { encode, obliqueAffine, phantom } from '../../packages/server/test/phantom.ts';

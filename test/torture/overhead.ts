@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
 import { sql } from 'kysely';
-import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
+import { openServerDatabase } from '../../packages/server/src/store/database/server-database.ts';
 import { writeApp } from '../../packages/server/test/app-fixture.ts';
 import {
   type Finding,

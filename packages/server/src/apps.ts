@@ -3,7 +3,7 @@ import { readFile, realpath, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { isFileSpec, type Manifest, parseManifest, TomaatError } from '@tomaat/core';
 import { type AppPicture, readPicture } from './picture-file.ts';
-import { hashFile } from './store/hash-file.ts';
+import { hashFile } from './store/files/hash-file.ts';
 
 /** A checked app folder: a valid manifest, existing files, weights with the expected hash. */
 export interface App {

@@ -8,7 +8,7 @@ import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 import { isLoopback } from './addresses.ts';
 import { type Device, deviceForms, formatDevices, parseDevices, slotsOf } from './runtimes/devices.ts';
 import { faceNames, kebab, logLevels, settings } from './settings.ts';
-import { parseBucketAddress } from './store/bucket.ts';
+import { parseBucketAddress } from './store/blobs/bucket.ts';
 import { parseModelServerKey } from './trust/model-servers.ts';
 
 /** The default data folder, that of the user. */

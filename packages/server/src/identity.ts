@@ -11,7 +11,7 @@ import {
   importPKCS8,
   type JWK,
 } from 'jose';
-import { readOrMakeSecret } from './store/secret-file.ts';
+import { readOrMakeSecret } from './store/files/secret-file.ts';
 
 /**
  * The identity of a data folder: an Ed25519 key (RFC 8037), created once. Announcements and receipts are signed with it

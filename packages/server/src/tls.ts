@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
 import { bare, isWildcard } from './addresses.ts';
-import { writeWhole } from './store/whole-file.ts';
+import { writeWhole } from './store/files/whole-file.ts';
 
 export interface Certificate {
   key: string;

@@ -1,5 +1,5 @@
-import type { KeyTable } from '../src/store/key-schema.ts';
-import type { SessionTable } from '../src/store/session-schema.ts';
+import type { KeyTable } from '../src/store/database/key-schema.ts';
+import type { SessionTable } from '../src/store/database/session-schema.ts';
 
 /** Rows that have something else in every column: of a key and of a session, as servers and registries store them. */
 

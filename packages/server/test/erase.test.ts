@@ -7,7 +7,7 @@ import { createClient, type Job } from '@tomaat/client';
 import type { Kysely } from 'kysely';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openPseudonyms } from '../src/access/pseudonyms.ts';
-import { openServerDatabase } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { makeKey } from './access-fixture.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { createBrowserLike } from './browser-like.ts';

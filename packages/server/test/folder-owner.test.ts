@@ -16,7 +16,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openKeyFolder } from '../src/access/key-folder.ts';
 import { listKeys } from '../src/access/keys.ts';
-import { ownerOf } from '../src/store/folder-owner.ts';
+import { ownerOf } from '../src/store/files/folder-owner.ts';
 import { bin, type CliResult, tomaat } from './cli-fixture.ts';
 import { startServing } from './serving.ts';
 import { appFolder } from './test-server.ts';

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { createSeriesAdmin } from '../src/gateway/series-admin.ts';
-import { gatewayFolder, openGatewayDatabase } from '../src/store/gateway-database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../src/store/database/gateway-database.ts';
 
 /** More by hand: `GATEWAY_KILLS=50 npx vitest run packages/server/test/gateway-crash.test.ts`. */
 const kills = Number(process.env.GATEWAY_KILLS ?? 3);

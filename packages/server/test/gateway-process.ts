@@ -10,8 +10,8 @@ import type { GatewayConfig } from '../src/gateway/config.ts';
 import { startGateway } from '../src/gateway/gateway.ts';
 import type { Destination, ProcessSeries } from '../src/gateway/series.ts';
 import { openSources } from '../src/gateway/sources/open-sources.ts';
-import { lockDataFolder } from '../src/store/database.ts';
-import { gatewayFolder, openGatewayDatabase } from '../src/store/gateway-database.ts';
+import { lockDataFolder } from '../src/store/database/database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../src/store/database/gateway-database.ts';
 
 const [dataFolder, inbox, results] = process.argv.slice(2);
 mkdirSync(results, { recursive: true });

@@ -5,7 +5,7 @@ import { expect } from 'vitest';
 import type { GatewayConfig, Rule } from '../src/gateway/config.ts';
 import { type GatewayOptions, startGateway } from '../src/gateway/gateway.ts';
 import type { Destination, ProcessSeries, SeenSeries, Source } from '../src/gateway/series.ts';
-import { gatewayFolder, openGatewayDatabase } from '../src/store/gateway-database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../src/store/database/gateway-database.ts';
 
 /* For tests: a gateway whose source and destination are tables in memory, and whose clock is set by hand. */
 

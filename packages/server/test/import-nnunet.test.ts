@@ -11,7 +11,7 @@ import { translate } from '../src/import/translate.ts';
 import type { Translation, WrittenStep } from '../src/import/translation.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { openOnnxSession } from '../src/runtimes/onnx.ts';
-import { hashFile } from '../src/store/hash-file.ts';
+import { hashFile } from '../src/store/files/hash-file.ts';
 import { fileSource } from './run-files.ts';
 
 /*

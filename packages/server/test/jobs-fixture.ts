@@ -1,11 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Blobs, openBlobs } from '../src/store/blobs.ts';
-import type { Database } from '../src/store/database.ts';
-import type { NewJob } from '../src/store/job-records.ts';
-import { createJobs, type Jobs, type JobsOptions } from '../src/store/jobs.ts';
-import { openServerDatabase, type ServerSchema } from '../src/store/server-database.ts';
+import { type Blobs, openBlobs } from '../src/store/blobs/blobs.ts';
+import type { Database } from '../src/store/database/database.ts';
+import { openServerDatabase, type ServerSchema } from '../src/store/database/server-database.ts';
+import type { NewJob } from '../src/store/jobs/job-records.ts';
+import { createJobs, type Jobs, type JobsOptions } from '../src/store/jobs/jobs.ts';
 
 /**
  * Jobs of a temporary folder, by clocks that stand still unless they are set; what only PostgreSQL has, leases and holds of several

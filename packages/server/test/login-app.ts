@@ -8,7 +8,7 @@ import type { KeyScope } from '../src/access/scopes.ts';
 import { createApp, listenHttp, listenHttps } from '../src/http/app.ts';
 import { createLogin } from '../src/http/login.ts';
 import { openPublicAddress } from '../src/http/public-address.ts';
-import { openServerDatabase } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { openCertificate } from '../src/tls.ts';
 import type { OidcProvider } from './oidc-provider.ts';
 import { databaseOf } from './support/tested-database.ts';

@@ -6,10 +6,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AnyTables, inFiles, notCopied, type Row, tablesOf, tablesToCopy } from '../src/migrate/rows.ts';
 import { migrateToFolder } from '../src/migrate/to-folder.ts';
 import { migrateToShared } from '../src/migrate/to-shared.ts';
-import { openDatabase } from '../src/store/database.ts';
-import { movedFile } from '../src/store/moved.ts';
-import { openRegistryDatabase } from '../src/store/registry-database.ts';
-import { openServerDatabase, serverDatabaseFile, serverMigrations } from '../src/store/server-database.ts';
+import { openDatabase } from '../src/store/database/database.ts';
+import { movedFile } from '../src/store/database/moved.ts';
+import { openRegistryDatabase } from '../src/store/database/registry-database.ts';
+import {
+  openServerDatabase,
+  serverDatabaseFile,
+  serverMigrations,
+} from '../src/store/database/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { tomaat } from './cli-fixture.ts';
 import { keyRow } from './database-rows.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openServerDatabase } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { makeCertificate } from './certificate-fixture.ts';
 import { deadAddress, tomaat } from './cli-fixture.ts';
 import { type OwnPostgres, postgresBin, startOwnPostgres } from './support/postgres.ts';

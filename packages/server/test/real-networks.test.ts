@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dataFolder, modelsFolder } from '../../../test/real-data.ts';
 import { type App, openApp } from '../src/apps.ts';
 import { nodePlatform } from '../src/node-platform.ts';
-import { hashFile } from '../src/store/hash-file.ts';
+import { hashFile } from '../src/store/files/hash-file.ts';
 import { runApp } from '../src/worker/run-app.ts';
 import { fileSource } from './run-files.ts';
 import { temporaryFolder } from './test-server.ts';

@@ -4,7 +4,7 @@ import { announcementType, type Entry } from '@tomaat/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { openIdentity } from '../src/identity.ts';
 import { openSigner } from '../src/registry/signer.ts';
-import { openServerDatabase } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import {
   announce,
   announcementOf,

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import type { Job } from '@tomaat/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createKey } from '../src/access/keys.ts';
-import { openServerDatabase } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';

@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import { createApp, listenHttp } from '../src/http/app.ts';
 import { openPublicAddress } from '../src/http/public-address.ts';
 import { registerUploadRoutes } from '../src/http/uploads.ts';
-import { openBlobs } from '../src/store/blobs.ts';
-import { openServerDatabase } from '../src/store/server-database.ts';
-import { openUploads } from '../src/store/uploads.ts';
+import { openBlobs } from '../src/store/blobs/blobs.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
+import { openUploads } from '../src/store/uploads/uploads.ts';
 
 /* The uploads of one of several servers, in a process of its own: node upload-replica.ts DATABASE BLOBS FOLDER. Prints its address. */
 

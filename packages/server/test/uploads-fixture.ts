@@ -3,10 +3,10 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest';
-import { type Blobs, openBlobs } from '../src/store/blobs.ts';
-import type { Database } from '../src/store/database.ts';
-import { openServerDatabase, type ServerSchema } from '../src/store/server-database.ts';
-import { openUploads, type Uploads, type UploadsOptions } from '../src/store/uploads.ts';
+import { type Blobs, openBlobs } from '../src/store/blobs/blobs.ts';
+import type { Database } from '../src/store/database/database.ts';
+import { openServerDatabase, type ServerSchema } from '../src/store/database/server-database.ts';
+import { openUploads, type Uploads, type UploadsOptions } from '../src/store/uploads/uploads.ts';
 import { databaseOf } from './support/tested-database.ts';
 
 /* Uploads in a folder of their own for each test of a file, which calls useUploads(). */

@@ -14,7 +14,7 @@ import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { createKey } from '../src/access/keys.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { ownNodeOptions } from '../src/source.ts';
-import { openServerDatabase } from '../src/store/server-database.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, deadAddress, endsWithTest, tomaat } from './cli-fixture.ts';
 import { niftiFiles, niftiPlace } from './placed-files.ts';

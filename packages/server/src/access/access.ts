@@ -7,7 +7,7 @@ import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';
 import { sendProblem } from '../problem/problem.ts';
 import { type FaceName, faceTitles, settings } from '../settings.ts';
-import type { KeySchema } from '../store/key-schema.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
 import { allowOrigin, answerPreflight, isPreflight } from './cors.ts';
 import { type HostPolicy, isNavigation } from './hosts.ts';
 import { type ApiKey, bearerOf, findKey, hasScope } from './keys.ts';

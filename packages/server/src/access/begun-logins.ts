@@ -1,5 +1,5 @@
 import type { Kysely } from 'kysely';
-import type { SessionSchema } from '../store/session-schema.ts';
+import type { SessionSchema } from '../store/database/session-schema.ts';
 import { hashOf } from './keys.ts';
 import { sealText, unsealText } from './seal.ts';
 

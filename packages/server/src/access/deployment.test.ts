@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Kysely } from 'kysely';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Database } from '../store/database.ts';
-import type { DeploymentSchema } from '../store/deployment-schema.ts';
-import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import type { Database } from '../store/database/database.ts';
+import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
+import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
 import { checkDeployment } from './deployment.ts';
 import { openPseudonyms } from './pseudonyms.ts';
 

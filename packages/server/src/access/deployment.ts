@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import type { Identity } from '../identity.ts';
-import { isBucketAddress } from '../store/bucket.ts';
-import type { DeploymentSchema } from '../store/deployment-schema.ts';
-import { readOrMakeSecret } from '../store/secret-file.ts';
+import { isBucketAddress } from '../store/blobs/bucket.ts';
+import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
+import { readOrMakeSecret } from '../store/files/secret-file.ts';
 import type { Pseudonyms } from './pseudonyms.ts';
 
 /** What has to be the same at all servers that share a database. */

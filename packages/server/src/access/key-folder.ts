@@ -4,12 +4,12 @@ import { type Kysely, sql } from 'kysely';
 import { appendLines } from '../audit/audit-table.ts';
 import type { AuditEvent, AuditFacts } from '../audit/events.ts';
 import { leaveForAudit } from '../audit/pending.ts';
-import type { Database } from '../store/database.ts';
-import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
-import type { KeySchema } from '../store/key-schema.ts';
-import { requireNotMoved } from '../store/moved.ts';
-import { openRegistryDatabase } from '../store/registry-database.ts';
-import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import type { Database } from '../store/database/database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../store/database/gateway-database.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
+import { requireNotMoved } from '../store/database/moved.ts';
+import { openRegistryDatabase } from '../store/database/registry-database.ts';
+import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
 import {
   type ApiKey,
   type BeforeKey,

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import type { Kysely } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../test/support/each-database.ts';
-import type { Database } from '../store/database.ts';
-import type { KeySchema } from '../store/key-schema.ts';
-import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import type { Database } from '../store/database/database.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
+import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
 import { makeFirstAdminKey, makeKey } from './key-folder.ts';
 import {
   bearerOf,

@@ -1,8 +1,8 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
-import type { JobLimits } from '../store/job-limits.ts';
-import type { KeySchema, KeyTable } from '../store/key-schema.ts';
+import type { KeySchema, KeyTable } from '../store/database/key-schema.ts';
+import type { JobLimits } from '../store/jobs/job-limits.ts';
 import { type KeyScope, keyScopes } from './scopes.ts';
 
 /**

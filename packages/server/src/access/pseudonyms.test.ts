@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Kysely } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { openServerDatabase } from '../store/server-database.ts';
+import { openServerDatabase } from '../store/database/server-database.ts';
 import type { Oidc } from './oidc.ts';
 import { hideOwners, openPseudonyms, withPseudonyms } from './pseudonyms.ts';
 

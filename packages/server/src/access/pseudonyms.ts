@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
-import { readOrMakeSecret } from '../store/secret-file.ts';
+import { readOrMakeSecret } from '../store/files/secret-file.ts';
 import type { Oidc } from './oidc.ts';
 
 /**

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../test/support/each-database.ts';
 import { temporaryFolder } from '../../test/test-server.ts';
-import type { Database } from '../store/database.ts';
-import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import type { Database } from '../store/database/database.ts';
+import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
 import { createKey, revokeKey } from './keys.ts';
 import { createSessions } from './sessions.ts';
 

@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
-import type { KeySchema } from '../store/key-schema.ts';
-import type { SessionSchema, SessionTable } from '../store/session-schema.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
+import type { SessionSchema, SessionTable } from '../store/database/session-schema.ts';
 import { findKeyById, hashOf } from './keys.ts';
 import { type Principal, principalOf } from './principal.ts';
 import type { KeyScope } from './scopes.ts';

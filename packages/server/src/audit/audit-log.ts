@@ -16,8 +16,8 @@ import { promisify } from 'node:util';
 import { TomaatError } from '@tomaat/core';
 import type { QueryExecutorProvider } from 'kysely';
 import type { Identity } from '../identity.ts';
-import { afterCommit } from '../store/after-commit.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { afterCommit } from '../store/database/after-commit.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 import {
   type AuditHead,
   anchorFile,

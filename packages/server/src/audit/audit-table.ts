@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type QueryExecutorProvider, sql } from 'kysely';
-import type { AuditSchema } from '../store/audit-schema.ts';
-import type { Database } from '../store/database.ts';
+import type { AuditSchema } from '../store/database/audit-schema.ts';
+import type { Database } from '../store/database/database.ts';
 import { type AuditHead, firstHead, headOfSignature } from './audit-files.ts';
 import { type Audit, type AuditOptions, auditLine, maxWaiting } from './audit-log.ts';
 import type { AuditEvent, AuditFacts } from './events.ts';

@@ -1,8 +1,8 @@
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { syncFolder } from '../store/disk.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { syncFolder } from '../store/files/disk.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 import type { AuditEvent, AuditFacts } from './events.ts';
 
 /**

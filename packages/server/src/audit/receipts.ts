@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Receipt } from '@tomaat/client';
 import { type Input, isFileInput, verifiedDevices } from '@tomaat/core';
 import type { App } from '../apps.ts';
-import type { JobWitness, SettledJob } from '../store/job-records.ts';
+import type { JobWitness, SettledJob } from '../store/jobs/job-records.ts';
 import { version } from '../version.ts';
 import type { AuditHead } from './audit-files.ts';
 import type { Audit } from './audit-log.ts';

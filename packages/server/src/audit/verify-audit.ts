@@ -3,7 +3,7 @@ import { realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
-import type { AuditSchema } from '../store/audit-schema.ts';
+import type { AuditSchema } from '../store/database/audit-schema.ts';
 import {
   type AuditHead,
   anchorFile,

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { dataFolderFor } from '../config.ts';
 import { type Stage, stageBackup } from '../folder/backup.ts';
 import { checkDestination, publish } from '../folder/publish.ts';
-import { actAsOwner } from '../store/folder-owner.ts';
+import { actAsOwner } from '../store/files/folder-owner.ts';
 import { createProgress, formatBytes, percentOf } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
 import { requireOwnDatabase } from './shared-database.ts';

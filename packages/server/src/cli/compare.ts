@@ -15,7 +15,7 @@ import {
 } from '@tomaat/core';
 import { openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import { type Comparison, comparisonLines, labelsBelow } from './compare-result.ts';
 import { plain } from './console.ts';

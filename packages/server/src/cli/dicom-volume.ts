@@ -10,8 +10,8 @@ import {
 } from '@tomaat/client';
 import { type DicomSeries, hasDicomWord, isZip, type LeftOut, readPrefix, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { type DiskFile, diskFile } from '../store/disk-file.ts';
-import { openUidKey } from '../store/uid-key.ts';
+import { type DiskFile, diskFile } from '../store/files/disk-file.ts';
+import { openUidKey } from '../store/files/uid-key.ts';
 import { type ConnectOptions, dataFolderOf } from './connect.ts';
 import { formatBytes, openTable, plain } from './console.ts';
 import { filesBelow } from './disk-files.ts';

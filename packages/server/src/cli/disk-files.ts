@@ -1,7 +1,7 @@
 import { opendir, realpath, stat } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { type LeftOut, maxZipEntries, TomaatError } from '@tomaat/core';
-import { type DiskFile, openedLater } from '../store/disk-file.ts';
+import { type DiskFile, openedLater } from '../store/files/disk-file.ts';
 
 /** As many as of a zip archive. */
 const mostFiles = maxZipEntries;

@@ -6,8 +6,12 @@ import { digestOfUid } from '../audit/uid-digest.ts';
 import { dataFolderFor } from '../config.ts';
 import type { SeriesRow, SeriesState } from '../gateway/series.ts';
 import { createSeriesAdmin, type SeriesAdmin } from '../gateway/series-admin.ts';
-import { actAsOwner } from '../store/folder-owner.ts';
-import { gatewayDatabaseFile, gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
+import {
+  gatewayDatabaseFile,
+  gatewayFolder,
+  openGatewayDatabase,
+} from '../store/database/gateway-database.ts';
+import { actAsOwner } from '../store/files/folder-owner.ts';
 import { openTable, plain } from './console.ts';
 
 /* `tomaat gateway list`, `retry` and `drop`: directly in the database, whether or not the gateway runs. */

@@ -13,7 +13,7 @@ import { readGatewayConfig } from '../gateway/parse-config.ts';
 import { createProcessSeries, forgetSeries } from '../gateway/process-series.ts';
 import { openSources } from '../gateway/sources/open-sources.ts';
 import { type RunningGateway, startGatewayServer } from '../gateway/start.ts';
-import { openUidKey } from '../store/uid-key.ts';
+import { openUidKey } from '../store/files/uid-key.ts';
 import { connectTo } from './connect.ts';
 import { plain } from './console.ts';
 import { openHangup } from './hangup.ts';

@@ -1,8 +1,8 @@
 import { copyFile, mkdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { parseManifest, TomaatError } from '@tomaat/core';
-import { hashFile } from '../store/hash-file.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 import { inspectModel } from '../worker/inspect-model.ts';
 import { plain } from './console.ts';
 import { type AnswerFlags, answersFor } from './init-questions.ts';

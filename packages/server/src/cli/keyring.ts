@@ -1,9 +1,9 @@
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { inTurn } from '../store/file-lock.ts';
-import { giveToOwner } from '../store/folder-owner.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { inTurn } from '../store/files/file-lock.ts';
+import { giveToOwner } from '../store/files/folder-owner.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 
 /**
  * The keys that this user has stored with `tomaat login`, in the file `keyring` of the data folder, readable by its owner alone: for

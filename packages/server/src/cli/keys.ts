@@ -5,7 +5,7 @@ import type { ApiKey } from '../access/keys.ts';
 import type { KeyScope } from '../access/scopes.ts';
 import { dataFolderFor } from '../config.ts';
 import { parseDuration } from '../durations.ts';
-import { actAsOwner } from '../store/folder-owner.ts';
+import { actAsOwner } from '../store/files/folder-owner.ts';
 import { openTable, plain } from './console.ts';
 import { databaseFor } from './shared-database.ts';
 

@@ -5,7 +5,7 @@ import { type MigrationPlan, planToFolder, planToShared } from '../migrate/plan.
 import type { CopyReport } from '../migrate/rows.ts';
 import { migrateToFolder } from '../migrate/to-folder.ts';
 import { leftBehind, migrateToShared } from '../migrate/to-shared.ts';
-import { actAsOwner } from '../store/folder-owner.ts';
+import { actAsOwner } from '../store/files/folder-owner.ts';
 import { createProgress, formatBytes, percentOf, plain } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
 import { databaseOf } from './shared-database.ts';

@@ -1,7 +1,7 @@
 import { appendFile, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { giveToOwner } from '../store/folder-owner.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { giveToOwner } from '../store/files/folder-owner.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 
 /** A job that `tomaat predict` has made. */
 export interface OwnJob {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { hasDicomWord, isZip, readPrefix, TomaatError } from '@tomaat/core';
-import { diskFile } from '../store/disk-file.ts';
+import { diskFile } from '../store/files/disk-file.ts';
 import type { PredictFlags } from './outcome.ts';
 import { predict } from './predict.ts';
 

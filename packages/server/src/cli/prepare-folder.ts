@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { Logger } from 'pino';
 import { isRestoring, isStage } from '../folder/stages.ts';
-import { becomeOwner, userName } from '../store/folder-owner.ts';
+import { becomeOwner, userName } from '../store/files/folder-owner.ts';
 
 /**
  * Prepares a server's data folder before anything in it is opened: root becomes the folder's owner, the remains of an

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web';
 import { extensionOf, isSeriesFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
-import { partOf } from '../store/whole-file.ts';
+import { partOf } from '../store/files/whole-file.ts';
 import { plain } from './console.ts';
 import { stemOf } from './input-files.ts';
 import type { Elements } from './plan-inputs.ts';

@@ -14,7 +14,7 @@ import {
 } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import type { ComputeDevice } from '../runtimes/devices.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import type { Comparison } from './compare-result.ts';

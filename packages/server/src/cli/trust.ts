@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
-import { requireOwner } from '../store/folder-owner.ts';
+import { requireOwner } from '../store/files/folder-owner.ts';
 import { createGuardedFetch, peekCertificate, untrusted } from '../trust/guarded-fetch.ts';
 import {
   addPin,

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { type Receipt, verifyReceipt } from '@tomaat/client';
-import { hashFile } from '../store/hash-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 import { anonymousInputs } from './anonymous-input.ts';
 import { formatBytes, plain } from './console.ts';
 import { mustBeFile, volumeFiles, volumePaths } from './input-files.ts';

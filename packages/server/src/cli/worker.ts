@@ -8,7 +8,7 @@ import { openApps } from '../apps.ts';
 import { deviceFault, engineOf } from '../config.ts';
 import { isCard, slotsOf } from '../runtimes/devices.ts';
 import { settings } from '../settings.ts';
-import { lockDataFolder } from '../store/database.ts';
+import { lockDataFolder } from '../store/database/database.ts';
 import { measureApps } from '../worker/measure-apps.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
 import { openDevices } from '../worker/open-devices.ts';

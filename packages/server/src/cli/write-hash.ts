@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { isMap, isScalar, isSeq, parseDocument, type YAMLMap } from 'yaml';
 import { appFile } from '../apps.ts';
-import { hashFile } from '../store/hash-file.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 
 /** What was written for one model. */
 export interface WrittenHash {

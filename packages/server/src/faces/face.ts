@@ -2,7 +2,7 @@ import type { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ServerContext } from '../http/context.ts';
 import type { RequestForm } from '../http/request-form.ts';
-import type { JobRecord } from '../store/job-records.ts';
+import type { JobRecord } from '../store/jobs/job-records.ts';
 
 /**
  * A protocol for requesting predictions: everything specific to it. `predict()` is common to all;

@@ -9,11 +9,11 @@ import { countBytes } from '../intake/byte-counter.ts';
 import { readMultipart } from '../intake/multipart.ts';
 import { parseJson } from '../intake/read-json.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
-import type { GroupKey } from '../store/upload-groups.ts';
+import type { GroupKey } from '../store/uploads/upload-groups.ts';
 
 /**
  * Images that clients upload under a name of their own, such as that of a volume in 3D Slicer, and sessions, which have an id. Both
- * are uploads (store/upload-groups.ts): kept for an hour after their last use, and a bound on how many. The name of an
+ * are uploads (store/uploads/upload-groups.ts): kept for an hour after their last use, and a bound on how many. The name of an
  * image may be that of a patient, and equal for two users: it is stored as a hash, together with what distinguishes the callers.
  */
 

@@ -19,7 +19,7 @@ import { readMultipart } from '../intake/multipart.ts';
 import { queryWord } from '../intake/query.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
 import { setRetryAfter } from '../problem/problem.ts';
-import type { JobRecord } from '../store/job-records.ts';
+import type { JobRecord } from '../store/jobs/job-records.ts';
 import type { Face } from './face.ts';
 import {
   clientIdOf,

@@ -8,7 +8,7 @@ import { clientGone } from '../http/send.ts';
 import { deletedMeanwhile, settledWithin, submitPrediction } from '../http/submit-prediction.ts';
 import { forgetFile, toTomaatError } from '../problem/problem.ts';
 import { answered, takeInRest } from '../problem/take-in-rest.ts';
-import type { JobRecord } from '../store/job-records.ts';
+import type { JobRecord } from '../store/jobs/job-records.ts';
 import type { Face } from './face.ts';
 
 /**

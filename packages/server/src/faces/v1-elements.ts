@@ -2,8 +2,8 @@ import { Readable } from 'node:stream';
 import { base64Length, encodeBase64, type Input, type TomaatError } from '@tomaat/core';
 import type { FastifyReply } from 'fastify';
 import type { App } from '../apps.ts';
-import type { Blobs } from '../store/blobs.ts';
-import type { JobRecord, OutputFile } from '../store/job-records.ts';
+import type { Blobs } from '../store/blobs/blobs.ts';
+import type { JobRecord, OutputFile } from '../store/jobs/job-records.ts';
 
 /** The elements of TOMAAT v1: inputs of a service, its results, its errors. */
 

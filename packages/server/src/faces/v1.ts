@@ -9,7 +9,7 @@ import { countBytes } from '../intake/byte-counter.ts';
 import { readMultipart } from '../intake/multipart.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
 import { answered } from '../problem/take-in-rest.ts';
-import type { JobRecord, OutputFile } from '../store/job-records.ts';
+import type { JobRecord, OutputFile } from '../store/jobs/job-records.ts';
 import type { Face } from './face.ts';
 import { afterAnswer, predict, problemHandler } from './predict.ts';
 import {

@@ -6,10 +6,10 @@ import { TomaatError } from '@tomaat/core';
 import { anchorFile, auditFile, auditFiles, isAuditFile } from '../audit/audit-files.ts';
 import { leaveForAudit, pendingFolder, pendingNames } from '../audit/pending.ts';
 import { thumbprintOf } from '../identity.ts';
-import { diskError, syncFolder } from '../store/disk.ts';
-import { gatewayFolder } from '../store/gateway-database.ts';
-import { requireNotMoved } from '../store/moved.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { gatewayFolder } from '../store/database/gateway-database.ts';
+import { requireNotMoved } from '../store/database/moved.ts';
+import { diskError, syncFolder } from '../store/files/disk.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 import { version } from '../version.ts';
 import {
   copyDatabase,

@@ -4,10 +4,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import { sql } from 'kysely';
 import type { Recorder } from '../audit/refusals.ts';
-import type { Database } from '../store/database.ts';
-import type { Jobs } from '../store/jobs.ts';
-import type { ServerSchema } from '../store/server-database.ts';
-import type { Uploads } from '../store/uploads.ts';
+import type { Database } from '../store/database/database.ts';
+import type { ServerSchema } from '../store/database/server-database.ts';
+import type { Jobs } from '../store/jobs/jobs.ts';
+import type { Uploads } from '../store/uploads/uploads.ts';
 
 export interface EraseContext {
   audit: Pick<Recorder, 'record'>;

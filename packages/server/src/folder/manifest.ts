@@ -2,7 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import { hashFile } from '../store/hash-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 
 /**
  * The description of a backup, in `backup.json`. A backup is a folder (or an archive of one) with the same names as a data

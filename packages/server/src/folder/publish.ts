@@ -5,8 +5,8 @@ import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { TomaatError } from '@tomaat/core';
-import { diskError, noHardLinks, syncFolder } from '../store/disk.ts';
-import { partOf } from '../store/whole-file.ts';
+import { diskError, noHardLinks, syncFolder } from '../store/files/disk.ts';
+import { partOf } from '../store/files/whole-file.ts';
 import type { Stage } from './backup.ts';
 import { filesUnder, manifestFile, readManifest } from './manifest.ts';
 

@@ -7,13 +7,13 @@ import { createGunzip } from 'node:zlib';
 import { TomaatError } from '@tomaat/core';
 import { leaveForAudit } from '../audit/pending.ts';
 import { verifyAudit } from '../audit/verify-audit.ts';
-import { lockDataFolder } from '../store/database.ts';
-import { diskError, makeFolder, syncFolder } from '../store/disk.ts';
-import { ownerOf, requireOwner } from '../store/folder-owner.ts';
-import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
-import { hashFile } from '../store/hash-file.ts';
-import { openRegistryDatabase } from '../store/registry-database.ts';
-import { openServerDatabase } from '../store/server-database.ts';
+import { lockDataFolder } from '../store/database/database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../store/database/gateway-database.ts';
+import { openRegistryDatabase } from '../store/database/registry-database.ts';
+import { openServerDatabase } from '../store/database/server-database.ts';
+import { diskError, makeFolder, syncFolder } from '../store/files/disk.ts';
+import { ownerOf, requireOwner } from '../store/files/folder-owner.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 import { countJobs, faultOf, removeUnreferenced, type Settled, settleMissing } from './database-copy.ts';
 import {
   type BackupManifest,

@@ -23,7 +23,7 @@ export type Connect = (
 
 export interface SeriesDependencies {
   readonly connect: Connect;
-  /** Key of the UIDs and pseudonyms in what is sent (store/uid-key.ts). */
+  /** Key of the UIDs and pseudonyms in what is sent (store/files/uid-key.ts). */
   readonly uidKey: Uint8Array;
   /** Why a rule does not match a volume, as a sentence; undefined if it does (match-rules.ts). */
   matchVolume(rule: Rule, volume: VolumeOfRule): string | undefined;

@@ -12,7 +12,7 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { type DiskFile, openedLater } from '../store/disk-file.ts';
+import { type DiskFile, openedLater } from '../store/files/disk-file.ts';
 import { fewAttempts, passing } from './faults.ts';
 import { digestOfInstances } from './seed.ts';
 import type { SeriesContext, SeriesRow } from './series.ts';

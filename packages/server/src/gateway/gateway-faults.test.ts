@@ -14,8 +14,8 @@ import {
   states,
   storeResult,
 } from '../../test/gateway-tables.ts';
-import { openGatewayDatabase } from '../store/gateway-database.ts';
-import { createSteadyClock } from '../store/steady-clock.ts';
+import { openGatewayDatabase } from '../store/database/gateway-database.ts';
+import { createSteadyClock } from '../store/database/steady-clock.ts';
 import type { SourceConfig } from './config.ts';
 import { createSeriesAdmin } from './series-admin.ts';
 

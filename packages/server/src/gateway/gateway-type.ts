@@ -1,6 +1,6 @@
 import type { Recorder } from '../audit/refusals.ts';
-import type { Database } from '../store/database.ts';
-import type { GatewaySchema } from '../store/gateway-database.ts';
+import type { Database } from '../store/database/database.ts';
+import type { GatewaySchema } from '../store/database/gateway-database.ts';
 import type { SeenSeries, SeriesRow, SeriesState, Step } from './series.ts';
 
 /*

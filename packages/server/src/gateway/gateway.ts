@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import type { Database } from '../store/database.ts';
-import type { GatewaySchema } from '../store/gateway-database.ts';
-import type { SeriesSchema } from '../store/series-schema.ts';
-import { createSteadyClock, type SteadyClock } from '../store/steady-clock.ts';
-import { openUidKey } from '../store/uid-key.ts';
+import type { Database } from '../store/database/database.ts';
+import type { GatewaySchema } from '../store/database/gateway-database.ts';
+import type { SeriesSchema } from '../store/database/series-schema.ts';
+import { createSteadyClock, type SteadyClock } from '../store/database/steady-clock.ts';
+import { openUidKey } from '../store/files/uid-key.ts';
 import type { GatewayConfig, Rule } from './config.ts';
 import type { Gateway, GatewayMeter } from './gateway-type.ts';
 import { createKnownSeries } from './known-series.ts';

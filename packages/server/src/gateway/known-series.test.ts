@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Kysely } from 'kysely';
 import { expect, it } from 'vitest';
-import { openGatewayDatabase } from '../store/gateway-database.ts';
-import type { SeriesSchema } from '../store/series-schema.ts';
+import { openGatewayDatabase } from '../store/database/gateway-database.ts';
+import type { SeriesSchema } from '../store/database/series-schema.ts';
 import { createKnownSeries } from './known-series.ts';
 
 it('createKnownSeries() tells rules, studies, series, instances and data folders apart', async () => {

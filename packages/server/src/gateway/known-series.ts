@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto';
 import type { Kysely } from 'kysely';
-import type { SeriesSchema } from '../store/series-schema.ts';
+import type { SeriesSchema } from '../store/database/series-schema.ts';
 
 /*
  * What was dealt with, beyond the life of its row. Rows hold UIDs, so they are deleted some days after the end; the source may find

@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import type { Updateable } from 'kysely';
-import type { Database } from '../store/database.ts';
-import type { SeriesSchema, SeriesTable } from '../store/series-schema.ts';
+import type { Database } from '../store/database/database.ts';
+import type { SeriesSchema, SeriesTable } from '../store/database/series-schema.ts';
 import type { SeriesRow, SeriesState } from './series.ts';
 import * as rows from './series-rows.ts';
 import { numberOf, type Row, toSeriesRow } from './series-rows.ts';

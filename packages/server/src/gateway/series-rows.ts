@@ -1,5 +1,5 @@
 import { type Kysely, type Selectable, sql, type Updateable } from 'kysely';
-import type { SeriesSchema, SeriesTable } from '../store/series-schema.ts';
+import type { SeriesSchema, SeriesTable } from '../store/database/series-schema.ts';
 import type { SeriesRow, SeriesState, StoredResult } from './series.ts';
 
 /* The statements on the rows of series; `series-store.ts` decides which of them form one transaction. */

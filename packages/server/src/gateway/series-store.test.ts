@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { openGatewayDatabase } from '../store/gateway-database.ts';
+import { openGatewayDatabase } from '../store/database/gateway-database.ts';
 import { createKnownSeries } from './known-series.ts';
 import type { SeenSeries } from './series.ts';
 import { createSeriesAdmin } from './series-admin.ts';

@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import type { Insertable, Updateable } from 'kysely';
-import type { Database } from '../store/database.ts';
-import type { SeriesSchema, SeriesTable } from '../store/series-schema.ts';
+import type { Database } from '../store/database/database.ts';
+import type { SeriesSchema, SeriesTable } from '../store/database/series-schema.ts';
 import type { KnownSeries } from './known-series.ts';
 import { textOf } from './match-rules.ts';
 import type { SeenSeries, SeriesRow } from './series.ts';

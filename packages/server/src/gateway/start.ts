@@ -12,8 +12,8 @@ import { type Listener, listenHttp, listenHttps, type TlsListener } from '../htt
 import { addCertificateExpiry } from '../http/metrics.ts';
 import { openIdentity } from '../identity.ts';
 import { answerRequests } from '../store/control.ts';
-import { lockDataFolder } from '../store/database.ts';
-import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
+import { lockDataFolder } from '../store/database/database.ts';
+import { gatewayFolder, openGatewayDatabase } from '../store/database/gateway-database.ts';
 import { namesOfMachine } from '../tls.ts';
 import { version } from '../version.ts';
 import type { GatewayConfig } from './config.ts';

@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
 import { ownerOf } from '../access/principal.ts';
-import type { Jobs } from '../store/jobs.ts';
+import type { Jobs } from '../store/jobs/jobs.ts';
 
 /**
  * Refuses a request before its body is read: BUSY when the queue is full, too many bodies are already being received, or the

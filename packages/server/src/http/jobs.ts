@@ -3,7 +3,7 @@ import { idempotencyKeySchema, isSettled, type Job, type JobOutput } from '@toma
 import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
-import type { JobEnd, JobRecord, OutputFile } from '../store/job-records.ts';
+import type { JobEnd, JobRecord, OutputFile } from '../store/jobs/job-records.ts';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
 import { formatsOfStored, outputFileName, requestedFormat, sendOutput } from './outputs.ts';

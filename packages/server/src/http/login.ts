@@ -14,9 +14,9 @@ import { createSessions, type NewSession, type Sessions } from '../access/sessio
 import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';
 import { readJson } from '../intake/read-json.ts';
-import type { Database } from '../store/database.ts';
-import type { KeySchema } from '../store/key-schema.ts';
-import type { SessionSchema } from '../store/session-schema.ts';
+import type { Database } from '../store/database/database.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
+import type { SessionSchema } from '../store/database/session-schema.ts';
 import { openPublicAddress, type PublicAddress } from './public-address.ts';
 
 /**

@@ -2,7 +2,7 @@ import { jobStates } from '@tomaat/client';
 import type { FastifyInstance } from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Certificates } from '../certificates.ts';
-import type { Jobs } from '../store/jobs.ts';
+import type { Jobs } from '../store/jobs/jobs.ts';
 
 export interface ServerMetrics {
   readonly registry: Registry;

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
 import { type ReceivedInput, startBytes } from '../intake/receive-input.ts';
-import type { OwnBlob } from '../store/own-blobs.ts';
+import type { OwnBlob } from '../store/uploads/own-blobs.ts';
 import type { ServerContext } from './context.ts';
 import { type FileRef, mostFiles } from './request-form.ts';
 

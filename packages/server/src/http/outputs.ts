@@ -12,8 +12,8 @@ import {
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { queryWord } from '../intake/query.ts';
 import { answered } from '../problem/take-in-rest.ts';
-import { damagedError } from '../store/damage.ts';
-import type { JobRecord, OutputFile } from '../store/job-records.ts';
+import { damagedError } from '../store/files/damage.ts';
+import type { JobRecord, OutputFile } from '../store/jobs/job-records.ts';
 import type { Conversion } from '../worker/converter.ts';
 import type { ServerContext } from './context.ts';
 import { clientGone, contentDisposition } from './send.ts';

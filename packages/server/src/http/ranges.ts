@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import type { BlobRange } from '../store/blobs.ts';
+import type { BlobRange } from '../store/blobs/blobs.ts';
 
 /** How to answer a conditional request for a file (RFC 9110, sections 13 and 14). */
 export type Selection =

@@ -20,7 +20,7 @@ import { defaultPartLimits } from '../intake/multipart.ts';
 import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput, type WrittenInput } from '../intake/receive-input.ts';
 import { seriesAmongCleaned, stripReceived } from '../intake/strip-received.ts';
-import type { InputFile, JobRequest } from '../store/job-records.ts';
+import type { InputFile, JobRequest } from '../store/jobs/job-records.ts';
 import {
   inspectVolumes,
   parseFrame,

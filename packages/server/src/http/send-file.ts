@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyReply } from 'fastify';
-import type { BlobRange } from '../store/blobs.ts';
+import type { BlobRange } from '../store/blobs/blobs.ts';
 import { selectRange } from './ranges.ts';
 
 /** A file with an entity tag. */

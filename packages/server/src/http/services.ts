@@ -15,7 +15,7 @@ import {
 } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile, pictureOf } from '../apps.ts';
-import type { Jobs } from '../store/jobs.ts';
+import type { Jobs } from '../store/jobs/jobs.ts';
 import { runBytesOf } from '../worker/run-bytes.ts';
 import type { ProcessingFacts } from './processing.ts';
 import type { PublicAddress } from './public-address.ts';

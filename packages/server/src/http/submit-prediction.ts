@@ -1,8 +1,8 @@
 import { TomaatError } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
-import type { JobRecord, NewJob } from '../store/job-records.ts';
-import type { Jobs } from '../store/jobs.ts';
+import type { JobRecord, NewJob } from '../store/jobs/job-records.ts';
+import type { Jobs } from '../store/jobs/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { receivePrediction } from './receive-prediction.ts';
 import type { RequestForm } from './request-form.ts';

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { countBytes } from '../intake/byte-counter.ts';
 import { toProblem } from '../problem/problem.ts';
 import { takeInRest } from '../problem/take-in-rest.ts';
-import type { Upload } from '../store/upload-schema.ts';
+import type { Upload } from '../store/database/upload-schema.ts';
 import type { Admission } from './admission.ts';
 import type { ServerContext } from './context.ts';
 

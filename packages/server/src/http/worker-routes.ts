@@ -12,7 +12,7 @@ import type { z } from 'zod';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readJson } from '../intake/read-json.ts';
 import { processor } from '../runtimes/devices.ts';
-import type { InputFile, OutputFile } from '../store/job-records.ts';
+import type { InputFile, OutputFile } from '../store/jobs/job-records.ts';
 import { waitForJob } from '../worker/local-source.ts';
 import type { ServerContext } from './context.ts';
 import type { ServerMetrics } from './metrics.ts';

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { TomaatError } from '@tomaat/core';
-import { hashFile } from '../store/hash-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 import type { AuthorFolder } from './recognise.ts';
 
 /*

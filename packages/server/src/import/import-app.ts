@@ -2,7 +2,7 @@ import { copyFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { orientationOf, TomaatError } from '@tomaat/core';
-import { hashFile } from '../store/hash-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 import { version } from '../version.ts';
 import {
   dumpAuthor,

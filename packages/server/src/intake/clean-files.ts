@@ -19,7 +19,7 @@ import {
   type ZipMember,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { diskError, writeAll } from '../store/disk.ts';
+import { diskError, writeAll } from '../store/files/disk.ts';
 import type { CleanedFile, CleanOptions, FileToClean } from './header-reader.ts';
 
 /*

@@ -9,7 +9,7 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { filePieces } from '../store/file-pieces.ts';
+import { filePieces } from '../store/files/file-pieces.ts';
 import type { HeaderAnswer, HeaderTask, InspectedFile, StoredFile } from './header-reader.ts';
 import { readPath } from './strip-received.ts';
 

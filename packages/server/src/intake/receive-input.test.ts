@@ -10,7 +10,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import { generate } from 'selfsigned';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { type Blobs, openBlobs } from '../store/blobs.ts';
+import { type Blobs, openBlobs } from '../store/blobs/blobs.ts';
 import { type BodyLimits, countBytes, discardRest, readAll } from './byte-counter.ts';
 import { readMultipart } from './multipart.ts';
 import { receiveInput as beginInput } from './receive-input.ts';

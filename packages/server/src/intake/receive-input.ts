@@ -1,6 +1,6 @@
 import { TomaatError, withField } from '@tomaat/core';
-import type { BlobRef, BlobWriter, KeepBlob } from '../store/blob-writer.ts';
-import type { Blobs } from '../store/blobs.ts';
+import type { BlobRef, BlobWriter, KeepBlob } from '../store/blobs/blob-writer.ts';
+import type { Blobs } from '../store/blobs/blobs.ts';
 import { decodeBase64, isRawVolume } from './base64.ts';
 import { type BodyPart, peek } from './body-part.ts';
 

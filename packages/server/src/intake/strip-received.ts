@@ -15,8 +15,8 @@ import {
   writeStripped,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import type { KeepBlob } from '../store/blob-writer.ts';
-import type { Blobs } from '../store/blobs.ts';
+import type { KeepBlob } from '../store/blobs/blob-writer.ts';
+import type { Blobs } from '../store/blobs/blobs.ts';
 import type { CleanedFile, CleanOptions, HeaderReader, InspectedFile } from './header-reader.ts';
 import { type ReceivedInput, startBytes } from './receive-input.ts';
 

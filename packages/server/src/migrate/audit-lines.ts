@@ -18,8 +18,8 @@ import {
   newestHead,
 } from '../audit/audit-files.ts';
 import { appendLines, readHead } from '../audit/audit-table.ts';
-import type { AuditSchema } from '../store/audit-schema.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import type { AuditSchema } from '../store/database/audit-schema.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 
 /** Moves the audit log between the files of a data folder and the table of a shared database: the same lines, in one chain. */
 

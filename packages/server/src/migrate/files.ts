@@ -2,12 +2,12 @@ import { open, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
-import type { BlobRef } from '../store/blob-writer.ts';
-import type { Blobs } from '../store/blobs.ts';
-import { makeFolder, writeAll } from '../store/disk.ts';
-import { filePieces } from '../store/file-pieces.ts';
-import { pieceBytesOf } from '../store/upload-pieces.ts';
-import type { UploadRow, UploadsSchema } from '../store/upload-schema.ts';
+import type { BlobRef } from '../store/blobs/blob-writer.ts';
+import type { Blobs } from '../store/blobs/blobs.ts';
+import type { UploadRow, UploadsSchema } from '../store/database/upload-schema.ts';
+import { makeFolder, writeAll } from '../store/files/disk.ts';
+import { filePieces } from '../store/files/file-pieces.ts';
+import { pieceBytesOf } from '../store/uploads/upload-pieces.ts';
 import type { AnyTables } from './rows.ts';
 
 /** Copies files of jobs and uploads between the places where a server alone and servers together keep them. */

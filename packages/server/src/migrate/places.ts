@@ -5,14 +5,14 @@ import { type Kysely, sql } from 'kysely';
 import { checkDeployment } from '../access/deployment.ts';
 import { openPseudonyms } from '../access/pseudonyms.ts';
 import { openIdentity } from '../identity.ts';
-import { type Blobs, openBlobs } from '../store/blobs.ts';
-import { isBucketAddress } from '../store/bucket.ts';
-import { cacheFolder, openBucketBlobs } from '../store/bucket-blobs.ts';
-import type { Database } from '../store/database.ts';
-import type { DeploymentSchema } from '../store/deployment-schema.ts';
-import { registrySchema } from '../store/registry-database.ts';
-import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
-import { openUidKey } from '../store/uid-key.ts';
+import { type Blobs, openBlobs } from '../store/blobs/blobs.ts';
+import { isBucketAddress } from '../store/blobs/bucket.ts';
+import { cacheFolder, openBucketBlobs } from '../store/blobs/bucket-blobs.ts';
+import type { Database } from '../store/database/database.ts';
+import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
+import { registrySchema } from '../store/database/registry-database.ts';
+import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
+import { openUidKey } from '../store/files/uid-key.ts';
 import type { AnyTables, CopyReport } from './rows.ts';
 
 /** The shared database and store of files, as `tomaat migrate` opens them. */

@@ -5,13 +5,17 @@ import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql, type Transaction } from 'kysely';
 import { isMovedFrom, noteMovedFrom } from '../access/deployment.ts';
 import { hideOwners, openPseudonyms } from '../access/pseudonyms.ts';
-import { openBlobs } from '../store/blobs.ts';
-import { lockDataFolder } from '../store/database.ts';
-import type { DeploymentSchema } from '../store/deployment-schema.ts';
-import { markMoved, movedFile, requireNotMoved } from '../store/moved.ts';
-import { withoutPassword } from '../store/postgres-address.ts';
-import { openRegistryDatabase, registryDatabaseFile } from '../store/registry-database.ts';
-import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
+import { openBlobs } from '../store/blobs/blobs.ts';
+import { lockDataFolder } from '../store/database/database.ts';
+import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
+import { markMoved, movedFile, requireNotMoved } from '../store/database/moved.ts';
+import { withoutPassword } from '../store/database/postgres-address.ts';
+import { openRegistryDatabase, registryDatabaseFile } from '../store/database/registry-database.ts';
+import {
+  openServerDatabase,
+  type ServerSchema,
+  serverDatabaseFile,
+} from '../store/database/server-database.ts';
 import { fillAuditTable } from './audit-lines.ts';
 import { copyBlobs, referencedBlobs, type Split, splitUploads } from './files.ts';
 import {

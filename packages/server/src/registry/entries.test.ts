@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../test/support/each-database.ts';
 import { temporaryFolder } from '../../test/test-server.ts';
 import { createKey, revokeKey } from '../access/keys.ts';
-import { openRegistryDatabase } from '../store/registry-database.ts';
+import { openRegistryDatabase } from '../store/database/registry-database.ts';
 import { type Entries, openEntries } from './entries.ts';
 
 const start = Date.parse('2026-03-04T05:06:07Z');

@@ -2,8 +2,8 @@ import { announcedParitySchema, type Entry, type SignedAnnouncement, toSlug } fr
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
 import { type ApiKey, randomName } from '../access/keys.ts';
-import type { Database } from '../store/database.ts';
-import type { EntryTable, RegistrySchema } from '../store/registry-database.ts';
+import type { Database } from '../store/database/database.ts';
+import type { EntryTable, RegistrySchema } from '../store/database/registry-database.ts';
 
 /**
  * What the registry knows: one entry for each pair of API key and prediction address. An entry is live as long as its

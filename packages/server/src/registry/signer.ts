@@ -11,8 +11,8 @@ import {
 } from '@tomaat/client';
 import { type Kysely, sql } from 'kysely';
 import type { Identity } from '../identity.ts';
-import type { DeploymentSchema } from '../store/deployment-schema.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 
 /** Signs the announcements of a server, each for one registry and for two minutes. */
 export interface AnnouncementSigner {

@@ -14,18 +14,22 @@ import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
 import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
-import { type Blobs, openBlobs } from '../store/blobs.ts';
-import { isBucketAddress } from '../store/bucket.ts';
-import { cacheFolder, openBucketBlobs } from '../store/bucket-blobs.ts';
-import { type Database, lockDataFolder } from '../store/database.ts';
-import type { DeploymentSchema } from '../store/deployment-schema.ts';
-import { createJobs, type Jobs } from '../store/jobs.ts';
-import type { KeySchema } from '../store/key-schema.ts';
-import { markMoved, movedTo } from '../store/moved.ts';
-import { openServerDatabase, type ServerSchema, serverDatabaseFile } from '../store/server-database.ts';
-import { createSteadyClock, type SteadyClock } from '../store/steady-clock.ts';
-import { openUidKey } from '../store/uid-key.ts';
-import { openUploads, type Uploads } from '../store/uploads.ts';
+import { type Blobs, openBlobs } from '../store/blobs/blobs.ts';
+import { isBucketAddress } from '../store/blobs/bucket.ts';
+import { cacheFolder, openBucketBlobs } from '../store/blobs/bucket-blobs.ts';
+import { type Database, lockDataFolder } from '../store/database/database.ts';
+import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
+import { markMoved, movedTo } from '../store/database/moved.ts';
+import {
+  openServerDatabase,
+  type ServerSchema,
+  serverDatabaseFile,
+} from '../store/database/server-database.ts';
+import { createSteadyClock, type SteadyClock } from '../store/database/steady-clock.ts';
+import { openUidKey } from '../store/files/uid-key.ts';
+import { createJobs, type Jobs } from '../store/jobs/jobs.ts';
+import { openUploads, type Uploads } from '../store/uploads/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
 import { findLosses } from '../worker/survivors.ts';

@@ -2,7 +2,7 @@ import { eraseOwner } from '../folder/erase.ts';
 import type { Login } from '../http/login.ts';
 import type { WorkerRoutes } from '../http/worker-routes.ts';
 import { answerRequests } from '../store/control.ts';
-import { moveExpiry } from '../store/steady-clock.ts';
+import { moveExpiry } from '../store/database/steady-clock.ts';
 import type { ServerData } from './data.ts';
 import type { FilledOptions } from './options.ts';
 

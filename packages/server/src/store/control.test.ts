@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { answerRequests, type ControlHandlers, doAsHolder } from './control.ts';
-import { type FolderLock, lockDataFolder } from './database.ts';
+import { type FolderLock, lockDataFolder } from './database/database.ts';
 
 let folder: string;
 let held: FolderLock | undefined;

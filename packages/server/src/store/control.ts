@@ -4,8 +4,8 @@ import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorData, TomaatError } from '@tomaat/core';
-import { lockDataFolder } from './database.ts';
-import { writeWhole } from './whole-file.ts';
+import { lockDataFolder } from './database/database.ts';
+import { writeWhole } from './files/whole-file.ts';
 
 /**
  * Requests of commands to the server that holds their data folder: files in `control`, which only the folder's owner can

@@ -1,9 +1,9 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { inTurn } from '../store/file-lock.ts';
-import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
-import { writeWhole } from '../store/whole-file.ts';
+import { inTurn } from '../store/files/file-lock.ts';
+import { giveToOwner, requireOwner } from '../store/files/folder-owner.ts';
+import { writeWhole } from '../store/files/whole-file.ts';
 
 /**
  * What this user trusts after first use: the file `known_hosts`, one line per entry. A line is a name, a value

@@ -2,9 +2,9 @@ import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { encodeOutput, numberLabels, readOutput, TomaatError, type Volume } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { damagedError } from '../store/damage.ts';
-import { diskError } from '../store/disk.ts';
-import { hashFile } from '../store/hash-file.ts';
+import { damagedError } from '../store/files/damage.ts';
+import { diskError } from '../store/files/disk.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { Conversion } from './converter.ts';
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { encode, phantom } from '../../test/phantom.ts';
-import { hashFile } from '../store/hash-file.ts';
+import { hashFile } from '../store/files/hash-file.ts';
 import { type Conversion, type Converter, openConverter } from './converter.ts';
 
 let folder: string;

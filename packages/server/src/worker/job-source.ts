@@ -1,6 +1,6 @@
 import type { TomaatError } from '@tomaat/core';
 import type { Device } from '../runtimes/devices.ts';
-import type { ClaimedJob, InputFile, OutputFile } from '../store/job-records.ts';
+import type { ClaimedJob, InputFile, OutputFile } from '../store/jobs/job-records.ts';
 import type { WrittenFile, WrittenOutput } from './messages.ts';
 
 /** How the networks of a job were computed; stated in its receipt. */

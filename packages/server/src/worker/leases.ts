@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
-import type { ClaimedJob } from '../store/job-records.ts';
+import type { ClaimedJob } from '../store/jobs/job-records.ts';
 import { mayPass, type RemoteServer } from './remote-server.ts';
 
 const touchEveryMs = 500;

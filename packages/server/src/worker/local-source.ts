@@ -1,6 +1,6 @@
-import type { Blobs } from '../store/blobs.ts';
-import type { ClaimedJob, OutputFile } from '../store/job-records.ts';
-import type { Jobs } from '../store/jobs.ts';
+import type { Blobs } from '../store/blobs/blobs.ts';
+import type { ClaimedJob, OutputFile } from '../store/jobs/job-records.ts';
+import type { Jobs } from '../store/jobs/jobs.ts';
 import { type JobSource, toOutputFile } from './job-source.ts';
 import type { WrittenFile } from './messages.ts';
 

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { syncFolder } from '../store/disk.ts';
+import { syncFolder } from '../store/files/disk.ts';
 
 /**
  * After this process was killed while jobs were running: which children died too. A job fails after several such

@@ -3,8 +3,8 @@ import { linkSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, wri
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { expect, it } from 'vitest';
-import type { BlobRef } from '../../src/store/blob-writer.ts';
-import type { Blobs } from '../../src/store/blobs.ts';
+import type { BlobRef } from '../../src/store/blobs/blob-writer.ts';
+import type { Blobs } from '../../src/store/blobs/blobs.ts';
 
 export const sha256 = (bytes: Uint8Array | string): string =>
   `sha256:${createHash('sha256').update(bytes).digest('hex')}`;

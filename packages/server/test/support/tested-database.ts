@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { openServerDatabase } from '../../src/store/server-database.ts';
+import { openServerDatabase } from '../../src/store/database/server-database.ts';
 import { startPostgres, type TestPostgres } from './postgres.ts';
 
 /** Whether the servers of all tests store their data in PostgreSQL. */

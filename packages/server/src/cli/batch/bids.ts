@@ -2,7 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { basename, join, relative, resolve, sep } from 'node:path';
 import type { Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { writeWhole } from '../../store/whole-file.ts';
+import { writeWhole } from '../../store/files/whole-file.ts';
 import { version as tomaatVersion } from '../../version.ts';
 import { stemOf } from '../input-files.ts';
 import type { PlannedOutput, ResultPlan } from '../result-files.ts';

@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type LabelMeasurement, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import { lockFile } from '../../store/database.ts';
+import { lockFile } from '../../store/database/database.ts';
 import type { ResultFile } from '../result-files.ts';
 
 /** Name of the record in the folder of the results. */

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import type { Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { writeWhole } from '../../store/whole-file.ts';
+import { writeWhole } from '../../store/files/whole-file.ts';
 import { formatSeconds, type Progress, plain } from '../console.ts';
 import type { PredictFlags } from '../outcome.ts';
 import { writeFault } from '../result-files.ts';

@@ -2,8 +2,8 @@ import { chmod, link, mkdir, open, readFile, realpath, rename, rm, stat } from '
 import { join, relative, sep } from 'node:path';
 import type { DicomFile } from '@tomaat/client';
 import { belongingOf, isSameResult, parseDicom, TomaatError } from '@tomaat/core';
-import { noHardLinks, syncFolder } from '../../store/disk.ts';
-import { partOf } from '../../store/whole-file.ts';
+import { noHardLinks, syncFolder } from '../../store/files/disk.ts';
+import { partOf } from '../../store/files/whole-file.ts';
 import type { Destination } from '../series.ts';
 import { isUid } from '../uids.ts';
 

@@ -3,7 +3,7 @@ import { lstat, open, opendir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { listSeries, readDicomHeader, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../../node-platform.ts';
-import { filePieces } from '../../store/file-pieces.ts';
+import { filePieces } from '../../store/files/file-pieces.ts';
 import { isUid } from '../uids.ts';
 
 /* The files of a folder: which are there, which are complete, and to which series each belongs. */

@@ -1,0 +1,154 @@
+import { type Kysely, sql } from 'kysely';
+import type { Blobs } from '../blobs/blobs.ts';
+import type { JobsSchema } from '../database/job-schema.ts';
+import type { SharedHolds } from './shared-holds.ts';
+
+/**
+ * What keeps a blob: a row of a job, a request that is still being received, and registered keepers such as uploads. A
+ * blob is deleted when the last of them releases it.
+ */
+
+export type BlobHolds = ReturnType<typeof createBlobHolds>;
+
+/** Whom a blob is held for where nothing else is said: a request to this process. */
+const here = '';
+
+/** How often what nothing refers to is looked for where several servers share the blobs: a list of all. */
+const orphansEveryMs = 24 * 3_600_000;
+
+/** `shared`: where several servers share the blobs, what the others have to know of holds, and the deletion a little later. */
+export function createBlobHolds(
+  db: Kysely<JobsSchema>,
+  blobs: Blobs,
+  shared?: SharedHolds,
+  monotonicMs = () => performance.now(),
+) {
+  /** The number of holds, by digest, of each holder. */
+  const holders = new Map<string, Map<string, number>>();
+  let lookedMs = monotonicMs();
+  const keepers: ((digest: string) => Promise<boolean>)[] = [];
+  const inTurn = createTurns();
+
+  async function isHeld(digest: string): Promise<boolean> {
+    for (const held of holders.values()) if (held.has(digest)) return true;
+    if (await shared?.isHeld(digest)) return true;
+    for (const keeps of keepers) if (await keeps(digest)) return true;
+    const { rows } = await sql<{
+      held: number;
+    }>`SELECT EXISTS (SELECT 1 FROM job_input WHERE digest = ${digest})
+      OR EXISTS (SELECT 1 FROM job_output WHERE digest = ${digest}) AS held`.execute(db);
+    return rows[0].held !== 0;
+  }
+
+  /** Deletes those blobs that nothing refers to any longer; where others may refer to them, they are marked for that. */
+  async function drop(digests: Iterable<string>): Promise<void> {
+    for (const digest of new Set(digests)) {
+      if (shared) await shared.mark(digest);
+      else await blobs.delete(digest, () => isHeld(digest));
+    }
+  }
+
+  /** Another request may hold it by now: then its row is this one's, too. */
+  async function releaseShared(digest: string, holder: string): Promise<void> {
+    if (!holders.get(holder)?.has(digest)) await shared?.release(digest, holder);
+  }
+
+  async function release(digests: Iterable<string>, holder = here): Promise<void> {
+    const held = holders.get(holder);
+    for (const digest of digests) {
+      const count = (held?.get(digest) ?? 0) - 1;
+      if (count > 0) held?.set(digest, count);
+      else {
+        held?.delete(digest);
+        if (shared) await inTurn(digest, () => releaseShared(digest, holder));
+      }
+    }
+    if (held?.size === 0) holders.delete(holder);
+    await drop(digests);
+  }
+
+  /** Drops every blob that nothing refers to; returns how many were deleted at once. */
+  async function dropUnheld(): Promise<number> {
+    // In one query, because startup waits for it; the few that belong to no job are queried one by one.
+    const ofJobs = await sql<{
+      digest: string;
+    }>`SELECT digest FROM job_input UNION SELECT digest FROM job_output`.execute(db);
+    const held = new Set(ofJobs.rows.map(({ digest }) => digest));
+    let deleted = 0;
+    for await (const digest of blobs.digests()) {
+      if (held.has(digest)) continue;
+      if (!shared) deleted += (await blobs.delete(digest, () => isHeld(digest))) ? 1 : 0;
+      // Another server may have stored it this moment, and not yet have written for whom.
+      else if (!(await isHeld(digest))) await shared.mark(digest);
+    }
+    return deleted;
+  }
+
+  return {
+    isHeld,
+    drop,
+    /**
+     * Keeps a blob, regardless of rows, until it is released as many times for this holder: a request to this process, unless
+     * another one is named.
+     * @throws TomaatError BUSY if another server has deleted it meanwhile: then it has to be stored again
+     */
+    async hold(digest: string, holder = here): Promise<void> {
+      const held = holders.get(holder) ?? new Map<string, number>();
+      holders.set(holder, held);
+      const count = (held.get(digest) ?? 0) + 1;
+      held.set(digest, count);
+      if (!shared) return;
+      try {
+        await inTurn(digest, () => shared.hold(digest, holder));
+      } catch (error) {
+        await release([digest], holder).catch(() => {});
+        throw error;
+      }
+    },
+    release,
+    /** The blobs that are held for a holder, at any server. */
+    heldFor: async (holder: string): Promise<string[]> =>
+      (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])],
+    /** Releases all that is held for a holder. */
+    async releaseAll(holder: string): Promise<void> {
+      const digests = (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])];
+      holders.delete(holder);
+      for (const digest of digests) await inTurn(digest, () => releaseShared(digest, holder));
+      await drop(digests);
+    },
+    /** Renews what the requests to this process hold, where other servers have to know. */
+    renew: async (): Promise<void> => shared?.renew([...(holders.get(here)?.keys() ?? [])]),
+    /** Also asks `keeps` before a blob is deleted. */
+    keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
+    /**
+     * Deletes what was marked a while ago and is still not held; once a day it also marks what was stored for a request that then failed.
+     * (Of a server alone nothing of that stays.)
+     */
+    async sweep(): Promise<void> {
+      if (!shared) return;
+      if (monotonicMs() - lookedMs >= orphansEveryMs) {
+        lookedMs = monotonicMs();
+        await dropUnheld();
+      }
+      await shared.sweep((digest) => blobs.delete(digest, () => isHeld(digest)));
+    },
+    /** After a crash: deletes temporary files and unreferenced blobs; returns how many. */
+    async dropOrphans(): Promise<number> {
+      return (await blobs.sweepTemporary()) + (await dropUnheld());
+    },
+  };
+}
+
+/** Runs what concerns one blob one after the other, as it was asked for. */
+function createTurns() {
+  const last = new Map<string, Promise<void>>();
+  return async (digest: string, work: () => Promise<void>): Promise<void> => {
+    const turn = (last.get(digest) ?? Promise.resolve()).then(work, work);
+    last.set(digest, turn);
+    try {
+      await turn;
+    } finally {
+      if (last.get(digest) === turn) last.delete(digest);
+    }
+  };
+}

@@ -1,0 +1,112 @@
+import { TomaatError } from '@tomaat/core';
+import { sql } from 'kysely';
+import type { Blobs } from '../blobs/blobs.ts';
+import type { Database } from '../database/database.ts';
+import type { JobsSchema } from '../database/job-schema.ts';
+
+/**
+ * Holds of blobs that several servers share, as rows. A blob that nothing refers to is marked, and deleted after a grace if that is
+ * still so: another server may be storing the same bytes. Holds of a killed server end by themselves.
+ */
+export interface SharedHolds {
+  hold(digest: string, holder: string): Promise<void>;
+  release(digest: string, holder: string): Promise<void>;
+  isHeld(digest: string): Promise<boolean>;
+  heldFor(holder: string): Promise<string[]>;
+  mark(digest: string): Promise<void>;
+  /** Renews the holds of this server's requests, which are of these blobs; one that ended while the server was paused is made again. */
+  renew(digests: readonly string[]): Promise<void>;
+  /** Calls `remove` with each marked blob whose grace is over. */
+  sweep(remove: (digest: string) => Promise<boolean>): Promise<void>;
+}
+
+export interface SharedHoldsOptions {
+  database: Database<JobsSchema>;
+  blobs: Pick<Blobs, 'stat'>;
+  /** The name of this server among those that share the database. */
+  server: string;
+  graceMs?: number;
+  monotonicMs?(): number;
+}
+
+/** Requests of this server renew theirs; an attempt whose outputs arrive ends long before. */
+const holdMs = 120_000;
+const attemptHoldMs = 24 * 3_600_000;
+const renewEveryMs = 20_000;
+
+/** What was deleted meanwhile is found missing by the request itself. */
+function lostAlready(error: unknown): void {
+  if (!(error instanceof TomaatError && error.code === 'BUSY')) throw error;
+}
+
+export function createSharedHolds({
+  database,
+  blobs,
+  server,
+  graceMs = 60_000,
+  monotonicMs = () => performance.now(),
+}: SharedHoldsOptions): SharedHolds {
+  const { db, nowMs } = database;
+  let renewedMs = monotonicMs();
+  const isOfRequest = (holder: string) => holder === '';
+  const named = (holder: string) => (isOfRequest(holder) ? `server ${server}` : holder);
+  /** Of the blob, until the transaction ends: a hold and a deletion are one after the other. */
+  const lock = (digest: string) => sql`SELECT pg_advisory_xact_lock(7466, hashtext(${digest}))`;
+
+  return {
+    async hold(digest, holder) {
+      const until = sql<number>`${nowMs} + ${isOfRequest(holder) ? holdMs : attemptHoldMs}::bigint`;
+      await database.transaction(async (trx) => {
+        await lock(digest).execute(trx);
+        await sql`INSERT INTO blob_hold (holder, digest, until_ms) VALUES (${named(holder)}, ${digest}, ${until})
+          ON CONFLICT (holder, digest) DO UPDATE SET until_ms = excluded.until_ms`.execute(trx);
+        await sql`DELETE FROM blob_mark WHERE digest = ${digest}`.execute(trx);
+      });
+      if (await blobs.stat(digest)) return;
+      throw new TomaatError('BUSY', 'The file was deleted while it was being stored again. Send it again.');
+    },
+    async release(digest, holder) {
+      await sql`DELETE FROM blob_hold WHERE holder = ${named(holder)} AND digest = ${digest}`.execute(db);
+    },
+    async isHeld(digest) {
+      const { rows } =
+        await sql`SELECT 1 FROM blob_hold WHERE digest = ${digest} AND until_ms > ${nowMs}`.execute(db);
+      return rows.length > 0;
+    },
+    async heldFor(holder) {
+      const { rows } = await sql<{ digest: string }>`SELECT digest FROM blob_hold
+        WHERE holder = ${named(holder)} AND until_ms > ${nowMs}`.execute(db);
+      return rows.map(({ digest }) => digest);
+    },
+    async mark(digest) {
+      await sql`INSERT INTO blob_mark (digest, marked_ms) VALUES (${digest}, ${nowMs})
+        ON CONFLICT (digest) DO NOTHING`.execute(db);
+    },
+    async renew(digests) {
+      if (monotonicMs() - renewedMs < renewEveryMs) return;
+      renewedMs = monotonicMs();
+      const renewed = await sql<{
+        digest: string;
+      }>`UPDATE blob_hold SET until_ms = ${nowMs} + ${holdMs}::bigint
+        WHERE holder = ${named('')} RETURNING digest`.execute(db);
+      const known = new Set(renewed.rows.map(({ digest }) => digest));
+      for (const digest of digests) if (!known.has(digest)) await this.hold(digest, '').catch(lostAlready);
+    },
+    async sweep(remove) {
+      const lapsed = await sql<{ digest: string }>`DELETE FROM blob_hold WHERE until_ms <= ${nowMs}
+        RETURNING digest`.execute(db);
+      for (const { digest } of lapsed.rows) await this.mark(digest);
+      const marked = await sql<{ digest: string }>`SELECT digest FROM blob_mark
+        WHERE marked_ms <= ${nowMs} - ${graceMs}::bigint`.execute(db);
+      for (const { digest } of marked.rows)
+        await database.transaction(async (trx) => {
+          await lock(digest).execute(trx);
+          const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(
+            trx,
+          );
+          // Otherwise it has been stored again, or another server was quicker.
+          if (rows.length > 0) await remove(digest);
+        });
+    },
+  };
+}
