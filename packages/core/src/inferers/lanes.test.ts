@@ -51,6 +51,18 @@ describe('infer() with several sessions', () => {
     expect(seen.runs).toBe(124 * 2);
   });
 
+  it('leaves the rest of a round to its own session, which has all threads', async () => {
+    for (const [count, together] of [
+      [3, 123],
+      [5, 124],
+      [8, 120],
+    ]) {
+      const { session, seen } = spreading(count);
+      await scoresOf(session);
+      expect([count, seen.runs]).toEqual([count, together * 2]);
+    }
+  });
+
   it('stays with its own session where there is nothing to spread', async () => {
     const { session, seen } = spreading(1);
     expect(await scoresOf(session)).toEqual(await scoresOf(network));

@@ -73,6 +73,12 @@ export function chooseInput(
     );
   }
   const { shape } = input;
+  if (shape.some((d) => typeof d === 'number' && d < 1)) {
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The input ${plain(input.name)} of the network ${name} is ${shape.join(' × ')}, which holds no voxels. Export it with the sizes of its input, or with free ones.`,
+    );
+  }
   const isOne = typeof shape[0] !== 'number' || shape[0] === 1;
   const takesOne = slices ? shape.length === 3 || (shape.length === 4 && isOne) : shape.length === 5 && isOne;
   if (shape.length > 0 && !takesOne) {

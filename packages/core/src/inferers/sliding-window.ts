@@ -163,7 +163,11 @@ export async function slideWindows(
           })
         : undefined;
     const lanes = sessions && sessions.length > 1 ? sessions.map(createLane) : [alone];
-    await inOrder(queue, lanes, take);
+    // A last round of a few sessions would take as long as a full one: the session that has all threads is faster.
+    const over = windows % lanes.length;
+    const together = over * 2 <= lanes.length ? windows - over : windows;
+    await inOrder(someOf(queue, together), lanes, take);
+    await inOrder(queue, [alone], take);
   }
   if (!blend)
     throw new TomaatError(
@@ -172,6 +176,15 @@ export async function slideWindows(
     );
   blend.finish(Number.POSITIVE_INFINITY);
   return blend.result;
+}
+
+/** The next `count` of them; the others are left. */
+function* someOf<T>(all: Iterator<T, unknown>, count: number): Generator<T> {
+  for (let left = count; left > 0; left--) {
+    const next = all.next();
+    if (next.done) return;
+    yield next.value;
+  }
 }
 
 /**

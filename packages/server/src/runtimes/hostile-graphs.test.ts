@@ -10,7 +10,7 @@ import {
 import { temporaryFolder } from '../../test/test-server.ts';
 import { encodeNode, encodeTensor, type WrittenNode } from './graph-messages.ts';
 import { openOnnxSession, sessionOptions } from './onnx.ts';
-import { inspectGraph } from './onnx-graph.ts';
+import { inspectGraph, operatorsOf } from './onnx-graph.ts';
 import { bytesField, integerField, joinParts, type Parts, readFields } from './protobuf.ts';
 import { rewriteGraph } from './rewrite-graph.ts';
 
@@ -281,6 +281,14 @@ describe('openOnnxSession() refuses in words', () => {
     await expect(open(circle)).rejects.toMatchObject({ code: 'BAD_MANIFEST' });
   });
 
+  it('a network of no channels', async () => {
+    const none = activation({ inputs: [{ name: 'image', dims: [1, 0, 'z', 'y', 'x'] }] });
+    await expect(open(none, [8, 8, 8])).rejects.toMatchObject({
+      code: 'BAD_MANIFEST',
+      message: expect.stringContaining('1 × 0 × z × y × x'),
+    });
+  });
+
   it('a network of 10^9 channels', async () => {
     const many = activation({ inputs: [{ name: 'image', dims: [1, 1e9, 'z', 'y', 'x'] }] });
     await expect(open(many, [96, 96, 96])).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
@@ -294,6 +302,35 @@ it('inspectGraph() tells apart names of files that a lenient reader takes for on
   const broken = at('w?.bin');
   broken[Buffer.from(broken).indexOf('w?.bin') + 1] = 0xff;
   expect(() => inspectGraph(broken)).toThrow(new RangeError('a text is not UTF-8'));
+});
+
+describe('operatorsOf()', () => {
+  it('passes over what only names, casts or turns the scores', () => {
+    const nodes = ['Softmax', 'Identity', 'Cast', 'Transpose'].map((op, i) => ({
+      op,
+      inputs: [i === 0 ? 'image' : `v${i}`],
+      outputs: [i === 3 ? 'scores' : `v${i + 1}`],
+    }));
+    const operatorOf = operatorsOf(model({ nodes, initializers: [] }));
+    expect(['scores', 'v1', 'image'].map(operatorOf)).toEqual(['Softmax', 'Softmax', undefined]);
+  });
+
+  it('does not say what computes the output of a model of 10^6 fields, wherever they are', () => {
+    const million = repeated(bytesField(1, 'a'), 1e6);
+    const sum = { operator: 'Sum', inputs: ['image'], outputs: ['scores'] };
+    const files = [
+      inGraph(model({ nodes: [] }), node(sum, [million])),
+      inGraph(model({ nodes: [] }), [...node(sum), repeated(bytesField(13, ''), 1e6)]),
+      joinParts([inGraph(model({ nodes: [] }), node(sum)), repeated(bytesField(14, ''), 1e6)]),
+    ];
+    expect(files.map((file) => operatorsOf(file)('scores'))).toEqual([undefined, undefined, undefined]);
+    expect(operatorsOf(inGraph(model({ nodes: [] }), node(sum)))('scores')).toBe('Sum');
+  });
+
+  it('ends where names lead back to themselves', () => {
+    const circle = node({ operator: 'Identity', inputs: ['scores'], outputs: ['scores'] });
+    expect(operatorsOf(inGraph(model({ nodes: [] }), circle))('scores')).toBe('Identity');
+  });
 });
 
 /** The model as a file of the format's version 3, which lists all weights among the inputs. */

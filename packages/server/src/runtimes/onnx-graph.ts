@@ -105,26 +105,57 @@ export function withLabelOutput(model: Uint8Array, output: string): Uint8Array {
 /** Names that are only compared with each other. */
 const lenient = new TextDecoder('utf-8', { ignoreBOM: true });
 
-/** The operator that computes an output of the graph, such as Softmax; Identity and casts before the output are passed over. */
-export function producerOf(model: Uint8Array, output: string): string | undefined {
-  /** Of each value that an operator with one input gives: the operator, and that input. */
+/** Fields of a model, its graph and its operators that `operatorsOf` reads; the largest networks of the field have some ten thousand. */
+const maxFields = 500_000;
+
+/**
+ * Of each output of the graph the operator that computes it, such as Softmax; Identity and casts before the output are passed over.
+ * Undefined for one that is not there, and for all outputs of a model with more fields than any network has, or that cannot be read.
+ */
+export function operatorsOf(model: Uint8Array): (output: string) => string | undefined {
+  /** Of each value: the operator that gives it, and the first input of that. */
   const made = new Map<string, { operator: string; from: string }>();
-  const readNode = (bytes: Uint8Array) => {
-    const [inputs, outputs]: [string[], string[]] = [[], []];
-    let operator = '';
-    each(bytes, {
-      1: (name) => inputs.push(lenient.decode(name)),
-      2: (name) => outputs.push(lenient.decode(name)),
-      4: (name) => {
-        operator = lenient.decode(name);
-      },
+  try {
+    readOperators(model, (operator, from, outputs) => {
+      for (const name of outputs) made.set(name, { operator, from });
     });
-    for (const name of outputs) made.set(name, { operator, from: inputs[0] ?? '' });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return () => undefined;
+  }
+  return (output) => {
+    let found = made.get(output);
+    // A name that leads back to itself is refused by the engine; here it must only end.
+    for (let i = 0; found && ['Identity', 'Cast', 'Transpose'].includes(found.operator) && i < 20; i++)
+      found = made.get(found.from);
+    return found?.operator;
   };
-  each(model, { 7: (graph) => each(graph, { 1: readNode }) });
-  let found = made.get(output);
-  // A name that leads back to itself is refused by the engine; here it must only end.
-  for (let i = 0; found && ['Identity', 'Cast', 'Transpose'].includes(found.operator) && i < 20; i++)
-    found = made.get(found.from);
-  return found?.operator;
+}
+
+/** Calls back with each operator of the graph. Throws a RangeError if there are too many fields, or the bytes are not a model. */
+function readOperators(
+  model: Uint8Array,
+  found: (operator: string, firstInput: string, outputs: readonly string[]) => void,
+): void {
+  let fields = 0;
+  function* read(message: Uint8Array) {
+    for (const field of readFields(message)) {
+      if (++fields > maxFields) throw new RangeError(`the file has more than ${maxFields} fields`);
+      if (field.kind === 'bytes') yield field;
+    }
+  }
+  for (const { number, value: graph } of read(model)) {
+    if (number !== 7) continue;
+    for (const { number, value: node } of read(graph)) {
+      if (number !== 1) continue;
+      let [operator, input] = ['', undefined as string | undefined];
+      const outputs: string[] = [];
+      for (const { number, value } of read(node)) {
+        if (number === 1) input ??= lenient.decode(value);
+        else if (number === 2) outputs.push(lenient.decode(value));
+        else if (number === 4) operator = lenient.decode(value);
+      }
+      found(operator, input ?? '', outputs);
+    }
+  }
 }

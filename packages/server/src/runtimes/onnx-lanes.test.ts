@@ -95,6 +95,22 @@ describe('withLanes()', () => {
     expect((await scoresWith(free, leastWorkMs)).lanes).toBe(1);
   });
 
+  it('opens sessions once the volumes so far have been enough work', { timeout: 60_000 }, async () => {
+    const options = { threads: 2 };
+    const session = withLanes(await openOnnxSession(modelFile, options), {
+      modelFile,
+      options,
+      freeMemory: () => plenty,
+      residentBefore: process.memoryUsage.rss(),
+      leastWorkMs: 10_000,
+    });
+    const asked = { windows: 10, windowMs: 400, windowBytes: 1e4, otherBytes: 0 };
+    const lanes: number[] = [];
+    for (let volume = 0; volume < 4; volume++) lanes.push((await session.spread!(asked)).length);
+    expect(lanes).toEqual([1, 1, 2, 2]);
+    await session.close();
+  });
+
   it('passes on the fault of a run', { timeout: 60_000 }, async () => {
     const options = { threads: 2 };
     const session = withLanes(await openOnnxSession(modelFile, options), {

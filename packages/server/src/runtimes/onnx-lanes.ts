@@ -15,7 +15,10 @@ import type { FreeMemory, OnnxOptions } from './onnx-options.ts';
 
 /** What a thread takes without its session, bytes: measured with Node 24. */
 const threadBytes: FreeMemory = { resident: 40e6, data: 560e6 };
-/** Sessions that are opened for less work than this cost more time than they save. */
+/**
+ * Sessions that are opened for less work than this cost more time than they save: the work of a volume, and of those before it, as they stay
+ * open for the next one.
+ */
 const leastWorkMs = 10_000;
 const laneFile = fileURLToPath(new URL(`./lane-thread${ownExtension}`, import.meta.url));
 
@@ -42,6 +45,7 @@ export function withLanes<Session extends NetworkSession & { close(): Promise<vo
   const threads = about.options.threads ?? availableParallelism();
   let open: Lane[] = [];
   let sessionBytes: number | undefined;
+  let workMs = 0;
   const closeAll = async () => {
     const closing = open;
     open = [];
@@ -55,11 +59,12 @@ export function withLanes<Session extends NetworkSession & { close(): Promise<vo
     },
     async spread(rest) {
       const free = about.freeMemory();
+      workMs += rest.windows * rest.windowMs;
       sessionBytes ??= Math.max(process.memoryUsage.rss() - about.residentBefore, 2 * rest.windowBytes);
       if (open.length > 0 && free && Math.min(free.resident, free.data) > rest.otherBytes) return open;
       await closeAll();
       const count = free ? laneCount(rest, { threads, sessionBytes, free }) : 1;
-      if (count < 2 || rest.windows * rest.windowMs < (about.leastWorkMs ?? leastWorkMs)) return [session];
+      if (count < 2 || workMs < (about.leastWorkMs ?? leastWorkMs)) return [session];
       const { roiSize, freeMemory, log, ...options } = about.options;
       const each: LaneData['options'] = {
         ...options,

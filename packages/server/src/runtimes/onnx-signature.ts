@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import { networkValuesOf, type NetworkValue as Value } from '@tomaat/core';
 import { checkExternalFiles, loadError, readModel, sessionOptions } from './onnx.ts';
-import { producerOf } from './onnx-graph.ts';
+import { operatorsOf } from './onnx-graph.ts';
 
 /** What a network takes and gives, as its file states it. */
 export interface OnnxSignature {
@@ -27,11 +27,12 @@ export async function readOnnxSignature(modelFile: string): Promise<OnnxSignatur
     throw loadError(cause, name);
   });
   try {
+    const operatorOf = facts ? operatorsOf(bytes) : () => undefined;
     return {
       inputs: networkValuesOf(session.inputMetadata),
       outputs: networkValuesOf(session.outputMetadata).map((value) => ({
         ...value,
-        operator: facts && producerOf(bytes, value.name),
+        operator: operatorOf(value.name),
       })),
       externalFiles: facts?.externalFiles ?? [],
     };
