@@ -3,10 +3,13 @@ import { defineConfig } from 'vitest/config';
 import { FileOrder, sharesProcess } from './test/file-order.ts';
 
 const find = (...patterns: string[]) => globSync(patterns, { cwd: import.meta.dirname });
-const files = find('packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts');
 // Each file with a process of its own loads and compiles the sources again, which takes longer than most tests.
-const shared = files.filter((path) => sharesProcess(`${import.meta.dirname}/${path}`));
-const own = files.filter((path) => !shared.includes(path));
+const shared = find('packages/*/src/**/*.test.ts', 'packages/server/test/**/*.test.ts').filter((path) =>
+  sharesProcess(`${import.meta.dirname}/${path}`),
+);
+const own = find('packages/*/{src,test}/**/*.test.ts', 'test/**/*.test.ts').filter(
+  (path) => !shared.includes(path),
+);
 const globalSetup = [
   'test/code-cache.ts',
   'packages/web/test/support/shared-page.ts',
