@@ -3,13 +3,18 @@ import { defineConfig } from 'vitest/config';
 import { FileOrder, sharesProcess } from './test/file-order.ts';
 
 const find = (...patterns: string[]) => globSync(patterns, { cwd: import.meta.dirname });
-const besideSources = 'packages/*/src/**/*.test.ts';
-// Each file with a process of its own loads the sources again, which takes longer than most tests beside them.
-const shared = find(besideSources).filter((path) => sharesProcess(`${import.meta.dirname}/${path}`));
-const own = find(besideSources, 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts').filter(
+// Each file with a process of its own loads and compiles the sources again, which takes longer than most tests.
+const shared = find('packages/*/src/**/*.test.ts', 'packages/server/test/**/*.test.ts').filter((path) =>
+  sharesProcess(`${import.meta.dirname}/${path}`),
+);
+const own = find('packages/*/{src,test}/**/*.test.ts', 'test/**/*.test.ts').filter(
   (path) => !shared.includes(path),
 );
-const postgres = 'packages/server/test/support/shared-postgres.ts';
+const globalSetup = [
+  'test/code-cache.ts',
+  'packages/web/test/support/shared-page.ts',
+  'packages/server/test/support/shared-postgres.ts',
+];
 
 export default defineConfig({
   resolve: { conditions: ['tomaat-source'] },
@@ -30,12 +35,12 @@ export default defineConfig({
         test: {
           name: 'own process',
           include: own,
-          globalSetup: ['test/code-cache.ts', 'packages/web/test/support/shared-page.ts', postgres],
+          globalSetup,
         },
       },
       {
         extends: true,
-        test: { name: 'shared process', include: shared, isolate: false, globalSetup: [postgres] },
+        test: { name: 'shared process', include: shared, isolate: false, globalSetup },
       },
     ],
   },

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm, symlink } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Runs what the documents say, against a server that `npm start` starts. */
@@ -135,6 +135,8 @@ export interface Stand extends AsyncDisposable {
   data: string;
   /** Where the reader stands. */
   folder: string;
+  /** The PATH of the reader. */
+  path: string;
   /** Milliseconds from the command to the addresses on stdout and a server that is ready. */
   readyMs: number;
   /** What `npm start` printed. */
@@ -149,9 +151,23 @@ export interface Stand extends AsyncDisposable {
 /** The sources of tomaat-client, without traces of their use. */
 const clientForPython = { PYTHONPATH: join(repository, 'python/src'), PYTHONDONTWRITEBYTECODE: '1' };
 
-/** `npm start` on free ports with a data folder of its own, and a folder for the reader. */
-export async function startStand(): Promise<Stand> {
+/** Makes an `npx` that starts what this repository has, in a folder. npm’s takes longer for that than most commands for their work. */
+async function makeQuickNpx(folder: string): Promise<void> {
+  await mkdir(folder);
+  const script = `#!/bin/sh\nPATH='${join(repository, 'node_modules/.bin')}':"$PATH"\nexec "$@"\n`;
+  await writeFile(join(folder, 'npx'), script, { mode: 0o755 });
+}
+
+/**
+ * `npm start` on free ports with a data folder of its own, and a folder for the reader.
+ *
+ * @param options.quickNpx for many lines: `npx` is not npm’s
+ */
+export async function startStand(options: { quickNpx?: boolean } = {}): Promise<Stand> {
   const folder = await readerFolder();
+  const npx = join(folder, '.npx');
+  if (options.quickNpx) await makeQuickNpx(npx);
+  const PATH = `${npx}${delimiter}${process.env.PATH}`;
   const data = await mkdtemp(join(tmpdir(), 'tomaat-data-'));
   const startedMs = performance.now();
   const ports = ['--port', '0', '--tls-port', '0', '--registry-port', '0'];
@@ -162,7 +178,7 @@ export async function startStand(): Promise<Stand> {
   if (!ready.ok) throw new Error(`not ready: ${ready.status}`);
   await ready.arrayBuffer();
   const readyMs = performance.now() - startedMs;
-  const env = { TOMAAT_REGISTRY: registry, TOMAAT_DATA: data };
+  const env = { PATH, TOMAAT_REGISTRY: registry, TOMAAT_DATA: data };
   const localize = (text: string) =>
     text
       .replaceAll('http://127.0.0.1:9000', server)
@@ -174,6 +190,7 @@ export async function startStand(): Promise<Stand> {
     registry,
     data,
     folder,
+    path: PATH,
     readyMs,
     running,
     localize,
@@ -196,7 +213,7 @@ export async function tryServing(
   look: (url: string) => Promise<void> = async () => {},
 ): Promise<string> {
   const command = `${stand.localize(line)} --port 0 --tls-port 0`.replace('npx tomaat', 'exec npx tomaat');
-  await using serving = start('sh', ['-ec', command], { cwd: stand.folder });
+  await using serving = start('sh', ['-ec', command], { cwd: stand.folder, env: { PATH: stand.path } });
   const [, url] = await serving.until(/^Server {2,}(http:\S+)/m);
   const ready = await fetch(`${url}/health/ready`);
   if (!ready.ok) throw new Error(`${line}: not ready, ${ready.status}`);

@@ -21,8 +21,8 @@ const LONG = [
 ];
 
 /**
- * The order of test files: long ones, the others that have a process of their own, then those that share one; each
- * the largest first. So no long file runs alone at the end, in a fresh clone too: vitest's own order goes by the
+ * The order of test files: long ones, the others that have a process of their own, then those that share one, at last
+ * those beside the sources; each the largest first. So no long file runs alone at the end, in a fresh clone too: vitest's own order goes by the
  * times of the last run, and CI's was one without browsers.
  */
 export class FileOrder extends BaseSequencer {
@@ -31,17 +31,25 @@ export class FileOrder extends BaseSequencer {
     const rank = ({ moduleId, project }: TestSpecification): number => {
       const place = LONG.indexOf(relative(root, moduleId));
       if (place >= 0) return place;
-      return project.config.isolate ? LONG.length : LONG.length + 1;
+      if (project.config.isolate) return LONG.length;
+      return LONG.length + (relative(root, moduleId).includes('/src/') ? 2 : 1);
     };
     const keyed = files.map((file) => ({ file, rank: rank(file), size: statSync(file.moduleId).size }));
     return keyed.sort((a, b) => a.rank - b.rank || b.size - a.size).map(({ file }) => file);
   }
 }
 
-/**
- * True if a test file beside the source leaves what others see as it is: it replaces no module, global or clock
- * (`vi.`), and neither changes nor measures its process (`process.`).
- */
+/** Files that change what others of their process see in a way that `sharesProcess()` does not find. */
+const ALONE = [
+  // Adds a face to the table.
+  'packages/server/test/new-face.test.ts',
+];
+
+/** Replaces a module, a global or the clock; changes the process or its environment, or measures it. */
+const changesProcess =
+  /\bvi\.|\bprocess\.env\.\w+ \??\??= |\b(?:delete |assign\()process\.env|\bprocess\.(?:chdir|cpuUsage|memoryUsage|off|on|once|resourceUsage|set\w+|stderr|stdout|umask)\b/;
+
+/** True if a test file leaves what others see as it is, so that it may share its process with them. */
 export function sharesProcess(path: string): boolean {
-  return !/\b(?:vi|process)\./.test(readFileSync(path, 'utf8'));
+  return !ALONE.some((name) => path.endsWith(name)) && !changesProcess.test(readFileSync(path, 'utf8'));
 }

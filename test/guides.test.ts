@@ -68,7 +68,7 @@ describe('guides', () => {
   let stand: Stand;
   const inFolder = (...names: string[]) => join(stand.folder, ...names);
   beforeAll(async () => {
-    stand = await startStand();
+    stand = await startStand({ quickNpx: true });
     copyFileSync(join(repository, 'apps/ct-lung/sample.nii.gz'), inFolder('chest.nii.gz'));
     await writeSeries(inFolder('chest.nii.gz'), inFolder('chest'), [1]);
     await writeSeries(inFolder('chest.nii.gz'), inFolder('two'), [1, 5]);
@@ -493,7 +493,10 @@ ${code[1]}`);
         expect(checked).toMatch(new RegExp(`^ {2}ok {5}${part}: `, 'm'));
       expect(isStart(serve)).toBe(true);
       const command = `${serve.replace('npx', 'exec npx')} --port 0`;
-      await using gateway = start('sh', ['-ec', command], { cwd: stand.folder });
+      await using gateway = start('sh', ['-ec', command], {
+        cwd: stand.folder,
+        env: { PATH: stand.path },
+      });
       await gateway.until(/^Gateway +http:/m);
       await works(copy);
       await expect

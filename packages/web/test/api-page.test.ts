@@ -1,29 +1,17 @@
 import { join } from 'node:path';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { openKeyFolder } from '../../server/src/access/key-folder.ts';
 import { createKey } from '../../server/src/access/keys.ts';
-import { buildPage, launchBrowser, openSite, type Site, withoutDrawing, withPageOf } from './support/site.ts';
+import { withoutDrawing } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* The page of the API, at a server that demands a key: it is read without one, and its requests are sent with the one entered. */
 
 describe.skipIf(findChromium() === undefined)('the page of the API', () => {
-  let browser: Browser;
-  let site: Site;
-
-  beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([
-      launchBrowser(withoutDrawing),
-      openSite(pageFolder, { login: true }),
-    ]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
-  const withPage = (act: (page: Page) => Promise<void>) => withPageOf(browser, site.address, act);
+  const stand = useStand(withoutDrawing, { login: true });
+  const { withPage } = stand;
 
   /** Sends a request from the page, as a reader does; the status of its answer. */
   async function tryOut(page: Page, path: string): Promise<string> {
@@ -40,9 +28,9 @@ describe.skipIf(findChromium() === undefined)('the page of the API', () => {
     'shows every address of the document, and sends requests with the key entered',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/docs`);
+        await page.goto(`${stand.site.address}/docs`);
         await page.locator('.opblock').first().waitFor();
-        const { paths } = (await (await fetch(`${site.address}/api/openapi.json`)).json()) as {
+        const { paths } = (await (await fetch(`${stand.site.address}/api/openapi.json`)).json()) as {
           paths: Record<string, Record<string, unknown>>;
         };
         const described = Object.values(paths).reduce((sum, methods) => sum + Object.keys(methods).length, 0);
@@ -50,7 +38,7 @@ describe.skipIf(findChromium() === undefined)('the page of the API', () => {
         expect(await page.locator('.opblock').count()).toBe(described);
         expect(await tryOut(page, '/api/services')).toBe('401');
 
-        await using keys = await openKeyFolder(site.dataFolder, ['server']);
+        await using keys = await openKeyFolder(stand.site.dataFolder, ['server']);
         const { key } = await createKey(keys.databases, { label: 'reader', scopes: ['predict'] });
         await page.getByRole('button', { name: 'Authorize' }).first().click();
         await page.locator('.modal-ux input').fill(key);
@@ -67,7 +55,7 @@ describe.skipIf(findChromium() === undefined)('the page of the API', () => {
     (theme) =>
       withPage(async (page) => {
         await page.emulateMedia({ colorScheme: theme });
-        await page.goto(`${site.address}/docs`);
+        await page.goto(`${stand.site.address}/docs`);
         await page.locator('.opblock').first().waitFor();
         const luminance = (selector: string, what: 'color' | 'backgroundColor') =>
           page

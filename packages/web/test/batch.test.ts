@@ -3,22 +3,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { openZip, readVolume } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
+import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { expectAccessible } from './support/axe.ts';
 import { source, voxelMl } from './support/flows.ts';
-import {
-  boxedApp,
-  buildPage,
-  launchBrowser,
-  openSite,
-  type Site,
-  withoutDrawing,
-  withPageOf,
-} from './support/site.ts';
+import { boxedApp, withoutDrawing } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* A folder of scans on a service's page, from the drop to the table. */
 
@@ -29,17 +22,12 @@ const triesOfClient = 3;
 const usualMl = usualVoxels * voxelMl(obliqueAffine);
 
 describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
-  let browser: Browser;
-  let site: Site;
+  const stand = useStand(withoutDrawing, { appFolders: [boxedApp('threshold'), boxedApp('ct-lung')] });
+
   let folder: string;
 
   beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site, folder] = await Promise.all([
-      launchBrowser(withoutDrawing),
-      openSite(pageFolder, { appFolders: [boxedApp('threshold'), boxedApp('ct-lung')] }),
-      mkdtemp(join(tmpdir(), 'tomaat-batch-')),
-    ]);
+    folder = await mkdtemp(join(tmpdir(), 'tomaat-batch-'));
     await mkdir(join(folder, 'scans', 'site b'), { recursive: true });
     const usual = await encode(phantom(), 'nii.gz');
     for (const name of ['s1', 's2', 's10', 'site b/s1', 's3']) await put(`${name}.nii.gz`, usual);
@@ -53,8 +41,6 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
     await put('notes.txt', new TextEncoder().encode('nothing to send'));
   }, 120_000);
   afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
     if (folder) await rm(folder, { recursive: true, force: true });
   });
   const put = (name: string, bytes: Uint8Array) => writeFile(join(folder, 'scans', name), bytes);
@@ -89,8 +75,8 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
   it(
     'checks a folder, computes it, finds the strange, and saves everything',
     () =>
-      withPageOf(browser, site.address, async (page) => {
-        await page.goto(`${site.address}/services/threshold`);
+      stand.withPage(async (page) => {
+        await page.goto(`${stand.site.address}/services/threshold`);
         await page.getByRole('link', { name: 'Many scans at once' }).click();
         await chooseFolder(page);
         await expect
@@ -170,7 +156,7 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
   it(
     'asks for one job although the first answers are lost',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         const keys: (string | undefined)[] = [];
         const jobs: string[] = [];
         await page.route('**/predictions', async (route) => {
@@ -180,7 +166,7 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
           // The server has the request; the page does not learn of it.
           await (jobs.length <= triesOfClient ? route.abort() : route.fulfill({ response }));
         });
-        await page.goto(`${site.address}/services/threshold/batch`);
+        await page.goto(`${stand.site.address}/services/threshold/batch`);
         await page
           .locator('.drop input[type=file]')
           .first()
@@ -198,12 +184,12 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
   it(
     'says what is wrong with a damaged scan whose header is to be cleaned',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         const named = await encode(phantom(), 'nii');
         // NIfTI-1: the description begins at byte 148.
         named.set(new TextEncoder().encode('Mueller, Hans'), 148);
         const bytes = gzipSync(named);
-        await page.goto(`${site.address}/services/threshold/batch`);
+        await page.goto(`${stand.site.address}/services/threshold/batch`);
         await page
           .locator('.drop input[type=file]')
           .first()
@@ -223,8 +209,8 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
   it(
     'says on the first page which services fit, and goes on with the scan',
     () =>
-      withPageOf(browser, site.address, async (page) => {
-        await page.goto(site.address);
+      stand.withPage(async (page) => {
+        await page.goto(stand.site.address);
         await page.locator('.first-drop input[type=file]').setInputFiles(join(folder, 'scans', 's1.nii.gz'));
         await page.getByText('1 of 2 services take this scan').waitFor();
         const cards = page.locator('.cards article');

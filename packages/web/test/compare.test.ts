@@ -1,11 +1,11 @@
 import { createClient, type Job, requireSuccess } from '@tomaat/client';
 import { applyAffine, reorient, type Vec3, type Volume } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { expectAccessible } from './support/axe.ts';
-import { buildPage, launchBrowser, openSite, type Site, withPageOf } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* Two label maps side by side: results, and the user's own reference. */
 
@@ -18,14 +18,13 @@ const brighter = (threshold: number): Volume => ({
 const count = ({ voxels }: Volume) => (voxels as Uint8Array).reduce((sum, value) => sum + value, 0);
 
 describe.skipIf(findChromium() === undefined)('comparing in the page', () => {
-  let browser: Browser;
-  let site: Site;
+  const stand = useStand();
+  const { withPage } = stand;
+
   let jobs: Job[];
 
   beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder)]);
-    const client = createClient({ baseUrl: site.address });
+    const client = createClient({ baseUrl: stand.site.address });
     const file = { name: 'scan.nii', bytes: await encode(scan, 'nii') };
     jobs = await Promise.all(
       // The mean is about 30: all voxels are brighter than 0.
@@ -35,11 +34,6 @@ describe.skipIf(findChromium() === undefined)('comparing in the page', () => {
       }),
     );
   }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
-  const withPage = (act: (page: Page) => Promise<void>) => withPageOf(browser, site.address, act);
   const open = async (page: Page, index: number, name: string, bytes: Uint8Array) =>
     page
       .locator('.compare-choice input[type=file]')
@@ -55,7 +49,7 @@ describe.skipIf(findChromium() === undefined)('comparing in the page', () => {
     'shows two results with their numbers, and one crosshair for both',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/compare?result=${jobs[0].id}&reference=${jobs[1].id}`);
+        await page.goto(`${stand.site.address}/compare?result=${jobs[0].id}&reference=${jobs[1].id}`);
         const [more, fewer] = [count(brighter(0)), count(brighter(100))];
         expect([more, fewer]).toEqual([4301, 180]);
         await page.getByText(`${more - fewer} of ${23 * 17 * 11} voxels differ`).waitFor();
@@ -89,7 +83,7 @@ describe.skipIf(findChromium() === undefined)('comparing in the page', () => {
     'compares with a reference of another order of axes',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/compare?result=${jobs[0].id}`);
+        await page.goto(`${stand.site.address}/compare?result=${jobs[0].id}`);
         await open(page, 1, 'mine.nrrd', await encode(reorient(brighter(0), 'PIL'), 'nrrd'));
         await page.getByText(`All ${23 * 17 * 11} voxels are equal.`).waitFor();
         const [dice, ...distances] = await cells(page);
@@ -102,7 +96,7 @@ describe.skipIf(findChromium() === undefined)('comparing in the page', () => {
     'says why a file cannot be compared',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/compare?result=${jobs[0].id}`);
+        await page.goto(`${stand.site.address}/compare?result=${jobs[0].id}`);
         const moved = scan.affine.with(3, scan.affine[3] + 1) as unknown as Volume['affine'];
         await open(page, 1, 'moved.nii', await encode({ ...brighter(0), affine: moved }, 'nii'));
         await page
@@ -110,7 +104,7 @@ describe.skipIf(findChromium() === undefined)('comparing in the page', () => {
           .waitFor();
         await open(page, 1, 'notes.nii', Buffer.from('eggs and milk '.repeat(50)));
         await page.getByText(/does not begin like a NIfTI/).waitFor();
-        await page.goto(`${site.address}/compare?result=nothing`);
+        await page.goto(`${stand.site.address}/compare?result=nothing`);
         await page.getByRole('alert').waitFor();
       }),
     60_000,

@@ -1,10 +1,11 @@
 import { type Affine, applyAffine, type Vec3, type Volume } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode, obliqueAffine } from '../../server/test/phantom.ts';
 import { affines, choose, viewerReady } from './support/flows.ts';
-import { boxedApp, buildPage, launchBrowser, openSite, type Site, withPageOf } from './support/site.ts';
+import { boxedApp } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* What is seen of a scan before the scene has prepared it: the same picture, which takes the same keys. */
 
@@ -103,21 +104,10 @@ const differingPixels = (page: Page) =>
   });
 
 describe.skipIf(findChromium() === undefined)('first slices', () => {
-  let browser: Browser;
-  let site: Site;
-  beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([
-      launchBrowser(),
-      openSite(pageFolder, { appFolders: [boxedApp('threshold')] }),
-    ]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
+  const stand = useStand([], { appFolders: [boxedApp('threshold')] });
+
   const open = async (page: Page) => {
-    await page.goto(`${site.address}/services/threshold`);
+    await page.goto(`${stand.site.address}/services/threshold`);
     // The scene is opened ahead: then it is known how finely it draws.
     await page.waitForFunction(() => document.querySelector('.scene-ahead') !== null);
     await page.waitForFunction(() => document.querySelector('.scene-ahead') === null);
@@ -126,7 +116,7 @@ describe.skipIf(findChromium() === undefined)('first slices', () => {
   it(
     'are the picture that the scene draws, on grids of any direction',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await page.addInitScript(watchFirst);
         await open(page);
         for (const [name, scan] of scans) {
@@ -145,7 +135,7 @@ describe.skipIf(findChromium() === undefined)('first slices', () => {
   it(
     'take clicks, keys and the wheel, which the scene then follows',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await page.addInitScript(holdWorkers);
         await open(page);
         const [[, scan]] = scans;

@@ -1,39 +1,26 @@
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { openKeyFolder } from '../../server/src/access/key-folder.ts';
 import { createKey } from '../../server/src/access/keys.ts';
 import { jobPage, resultThere, smallVolume } from './support/flows.ts';
-import {
-  boxedApp,
-  buildPage,
-  launchBrowser,
-  openSite,
-  type Site,
-  withoutDrawing,
-  withPageOf,
-} from './support/site.ts';
+import { boxedApp, withoutDrawing } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* A working day without a mouse: the focus is always somewhere, and always to be seen. */
 
 describe.skipIf(findChromium() === undefined)('a day by keyboard alone', () => {
-  let browser: Browser;
-  let site: Site;
+  const stand = useStand(withoutDrawing, {
+    login: true,
+    appFolders: [boxedApp('threshold'), boxedApp('ct-lung')],
+  });
+
   let key: string;
 
   beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([
-      launchBrowser(withoutDrawing),
-      openSite(pageFolder, { login: true, appFolders: [boxedApp('threshold'), boxedApp('ct-lung')] }),
-    ]);
-    await using keys = await openKeyFolder(site.dataFolder, ['server']);
+    await using keys = await openKeyFolder(stand.site.dataFolder, ['server']);
     ({ key } = await createKey(keys.databases, { label: 'ward 3', scopes: ['predict', 'admin'] }));
   }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
 
   /** The name of what has the focus, and whether that is to be seen. */
   const focused = (page: Page) =>
@@ -84,8 +71,8 @@ describe.skipIf(findChromium() === undefined)('a day by keyboard alone', () => {
   it(
     'from the login to the logout, with two results, a comparison, a deletion and its undo',
     () =>
-      withPageOf(browser, site.address, async (page) => {
-        await page.goto(site.address);
+      stand.withPage(async (page) => {
+        await page.goto(stand.site.address);
         await page.getByRole('heading', { name: 'Log in' }).waitFor();
         await expect.poll(async () => (await focused(page)).name).toMatch(/API key/);
         await page.keyboard.type(key);
@@ -94,7 +81,7 @@ describe.skipIf(findChromium() === undefined)('a day by keyboard alone', () => {
 
         const bytes = Buffer.from(await smallVolume());
         for (const name of ['first.nii', 'second.nii']) {
-          await page.goto(site.address);
+          await page.goto(stand.site.address);
           await page.getByText('2 services').waitFor();
           // The first stop leads past the menu.
           await tabTo(page, /^Skip to/);

@@ -6,8 +6,8 @@ import { gzipSync } from 'node:zlib';
 import { createRegistryClient } from '@tomaat/client';
 import { readVolume } from '@tomaat/core';
 import pino from 'pino';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium, findCurl } from '../../../test/programs.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
@@ -28,40 +28,21 @@ import {
   voxelMl,
 } from './support/flows.ts';
 import { drop } from './support/gestures.ts';
-import {
-  buildPage,
-  launchBrowser,
-  openSite,
-  type Site,
-  type Watched,
-  withoutDrawing,
-  withPageOf,
-} from './support/site.ts';
+import { withoutDrawing } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 import { payloads, poisonedJob, poisonedService } from './support/xss.ts';
 
 /* What the page takes, refuses and shows, without a picture. */
 
 describe.skipIf(findChromium() === undefined)('files and texts in the page', () => {
-  let browser: Browser;
-  let site: Site;
-  let pageFolder: string;
-
-  beforeAll(async () => {
-    pageFolder = await buildPage();
-    [browser, site] = await Promise.all([launchBrowser(withoutDrawing), openSite(pageFolder)]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
-  const withPage = (act: (page: Page, watched: Watched) => Promise<void>, address = site.address) =>
-    withPageOf(browser, address, act);
+  const stand = useStand(withoutDrawing);
+  const { withPage } = stand;
 
   it(
     'refuses anything but a volume politely, before sending',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await page.getByText('Drop a volume here').waitFor();
         await choose(page, 'notes.nii.gz', Buffer.from('Shopping list: eggs, flour, milk. '.repeat(30)));
         await page
@@ -73,9 +54,9 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         await choose(page, 'IM0001.dcm', dicom);
         await page.getByRole('alert').getByText('not an image of a volume').waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
-        await mkdir(join(site.dataFolder, 'notes'));
-        await writeFile(join(site.dataFolder, 'notes', 'a.txt'), 'eggs');
-        await drop(page, join(site.dataFolder, 'notes'));
+        await mkdir(join(stand.site.dataFolder, 'notes'));
+        await writeFile(join(stand.site.dataFolder, 'notes', 'a.txt'), 'eggs');
+        await drop(page, join(stand.site.dataFolder, 'notes'));
         await page.getByRole('alert').getByText('This is a folder').waitFor();
         await choose(page, 'cut.nii', Buffer.from(await smallVolume()).subarray(0, 1000));
         await page.getByRole('alert').getByText('it is cut off. Send it again').waitFor();
@@ -92,7 +73,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         scan.write('Jane Roe', 148, 'latin1');
         const nifti = { name: 'Roe/scan.nii', data: scan };
         const note = { name: 'Roe/notes.txt', data: Buffer.from('eggs') };
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await choose(page, 'two.zip', zipOf([nifti, { ...nifti, name: 'other.nii' }]));
         await page
           .getByText('The zip archive holds 2 volumes: scan.nii, other.nii. Extract it and drop one of them.')
@@ -108,7 +89,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         await page.getByRole('button', { name: 'Send and compute' }).click();
         await jobPage(page);
         await resultThere(page);
-        const [job, labelMap] = await resultOf(site, page);
+        const [job, labelMap] = await resultOf(stand.site, page);
         expect(job.outputs[0].fileName).toMatch(/\.nii$/);
         expect([...labelMap.affine]).toEqual(affines['left-handed'].map((value) => expect.closeTo(value, 4)));
       }),
@@ -122,7 +103,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         const bytes = Buffer.from(await encode(phantom(), 'nii'));
         // As bgzip writes it, and with what a tape adds.
         const members = [0, 3000, 6000].map((at) => gzipSync(bytes.subarray(at, at + 3000)));
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await page.getByText('Drop a volume here').waitFor();
         await choose(page, 'scan.nii.gz', Buffer.concat([...members, gzipSync(''), Buffer.alloc(512)]));
         await page.getByText('23 × 17 × 11 voxels').waitFor();
@@ -142,7 +123,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         const scan = phantom(affines['right-handed']);
         const unit = Buffer.from(await encode(scan, 'nrrd')).toString('latin1');
         const bytes = Buffer.from(unit.replace('"mm" "mm" "mm"', '"um" "um" "um"'), 'latin1');
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await page.getByText('Drop a volume here').waitFor();
         await choose(page, 'cell.nrrd', bytes);
         await previewed(page);
@@ -168,7 +149,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         bytes.writeInt16LE(4, 40);
         bytes.writeInt16LE(3, 48);
         const voxels = bytes.subarray(352);
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await choose(page, '4d.nii', Buffer.concat([bytes, Buffer.alloc(voxels.length), voxels]));
         await page.getByText('3 (4-D)').waitFor();
         await page.getByLabel('Frame of 3').fill('3');
@@ -176,7 +157,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         await page.getByRole('button', { name: 'Send and compute' }).click();
         await jobPage(page);
         await resultThere(page);
-        const [, labelMap] = await resultOf(site, page);
+        const [, labelMap] = await resultOf(stand.site, page);
         expect((labelMap.voxels as Uint8Array).some((v) => v === 1)).toBe(true);
       }),
     60_000,
@@ -186,7 +167,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
     'says what does not fit the service before anything is sent',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/services/ct-lung`);
+        await page.goto(`${stand.site.address}/services/ct-lung`);
         await choose(page, 'small.nii', await smallVolume());
         await page.getByText('its field of view is', { exact: false }).first().waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
@@ -201,7 +182,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         const bytes = Buffer.from(await encode(phantom(affines['right-handed']), 'nii'));
         bytes.write('Jane Roe 1961-02-03', 148, 'latin1');
         bytes.write('ward 7', 228, 'latin1');
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         const gz = gzipSync(bytes);
         await choose(page, 'roe.nii.gz', gz);
         await page.getByText(/2 text fields|text fields in the header will be removed/).click();
@@ -239,10 +220,10 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
     () =>
       withPage(async (page, { context }) => {
         await context.grantPermissions(['clipboard-read', 'clipboard-write']);
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await page.getByRole('tab', { name: 'curl' }).click();
         const code = await page.getByRole('tabpanel').locator('code').textContent();
-        const folder = site.dataFolder;
+        const folder = stand.site.dataFolder;
         await writeFile(join(folder, 'scan.nii.gz'), await encode(phantom(), 'nii.gz'));
         await promisify(execFile)('sh', ['-c', code!], { cwd: folder });
         const { volume } = await readVolume(
@@ -268,10 +249,10 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
   it('shows a registry’s services, live and dead, and leads to the servers themselves', async () => {
     let clock = Date.now() - 30 * 24 * 3_600_000;
     const registry = await startRegistry({
-      dataFolder: join(site.dataFolder, 'registry'),
+      dataFolder: join(stand.site.dataFolder, 'registry'),
       host: '127.0.0.1',
       port: 0,
-      page: pageFolder,
+      page: stand.pageFolder,
       logger: pino({ level: 'silent' }),
       now: () => clock,
     });
@@ -290,7 +271,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
       clock = Date.now() - 2 * 3_600_000;
       await announce('dead', 'A dead service', 'http://127.0.0.1:9');
       clock = Date.now();
-      await announce('live', 'A live service', site.address);
+      await announce('live', 'A live service', stand.site.address);
       const { predictionUrl, interfaceUrl, ...card } = announcementOf('https://old.example', {
         name: 'An old service',
       });
@@ -304,7 +285,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         await dead.getByText('Unreachable').waitFor();
         expect(await dead.getByRole('link').count()).toBe(0);
         const link = page.getByRole('link', { name: 'A live service' });
-        expect(await link.getAttribute('href')).toBe(`${site.address}/services/threshold`);
+        expect(await link.getAttribute('href')).toBe(`${stand.site.address}/services/threshold`);
         expect(await page.locator('input[type=file]').count()).toBe(0);
         const unsigned = page.getByRole('article').filter({ hasText: 'unsigned' });
         expect(await unsigned.getByRole('heading').allTextContents()).toEqual(['An old service']);
@@ -328,11 +309,11 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
       await page.route('**/api/jobs/*/events', (route) =>
         route.fulfill({ status: 200, contentType: 'text/plain', body: '' }),
       );
-      await page.goto(`${site.address}/`);
+      await page.goto(`${stand.site.address}/`);
       await page.getByRole('article').first().waitFor();
       expect(await page.getByRole('article').count()).toBe(30);
       await page.goto(
-        `${site.address}/?q=${encodeURIComponent(`${payloads[0]} nowhere`)}&modality=${encodeURIComponent(payloads[1])}`,
+        `${stand.site.address}/?q=${encodeURIComponent(`${payloads[0]} nowhere`)}&modality=${encodeURIComponent(payloads[1])}`,
       );
       await page.getByText('No matching services').waitFor();
       const header = Buffer.from(await smallVolume());
@@ -360,7 +341,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         page.on('response', (response) => {
           if (response.url().endsWith('.js')) scripts.push(response.url());
         });
-        await page.goto(`${site.address}/`);
+        await page.goto(`${stand.site.address}/`);
         await page.getByRole('article').first().waitFor();
         const paint = await page.evaluate(
           () =>
@@ -379,7 +360,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         );
         expect(total).toBeGreaterThan(20_000);
         expect(total).toBeLessThan(250_000);
-        const assets = await readdir(join(pageFolder, 'assets'));
+        const assets = await readdir(join(stand.pageFolder, 'assets'));
         expect(assets.filter((name) => /^scene-.*\.js$/.test(name))).toHaveLength(1);
         expect(scripts.some((url) => url.includes('scene-'))).toBe(false);
       }),

@@ -1,6 +1,6 @@
 import type { Volume } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode, phantom } from '../../server/test/phantom.ts';
 import { expectAccessible } from './support/axe.ts';
@@ -14,40 +14,20 @@ import {
   smallVolume,
   startSlow,
 } from './support/flows.ts';
-import {
-  buildPage,
-  launchBrowser,
-  openSite,
-  type Site,
-  slowApp,
-  type Watched,
-  withoutDrawing,
-  withPageOf,
-} from './support/site.ts';
+import { openSite, type Site, slowApp, withoutDrawing } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* Uploads and jobs that are interrupted, stopped, or fail. */
 
 describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', () => {
-  let browser: Browser;
-  let site: Site;
-  let pageFolder: string;
-
-  beforeAll(async () => {
-    pageFolder = await buildPage();
-    [browser, site] = await Promise.all([launchBrowser(withoutDrawing), openSite(pageFolder)]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
-  const withPage = (act: (page: Page, watched: Watched) => Promise<void>, address = site.address) =>
-    withPageOf(browser, address, act);
+  const stand = useStand(withoutDrawing);
+  const { withPage } = stand;
 
   it(
     'shows progress, survives a reload in the middle, and cancels',
     () =>
       withPage(async (page) => {
-        await startSlow(page, site, await smallVolume(), 40);
+        await startSlow(page, stand.site, await smallVolume(), 40);
         await page.getByText(/Computing, \d+ %/).waitFor();
         await page.reload();
         await page.getByText(/Computing, \d+ %/).waitFor();
@@ -59,7 +39,7 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
   );
 
   it('waits for a server that restarts midway, and shows the result', async () => {
-    const own = await openSite(pageFolder, { appFolders: [slowApp] });
+    const own = await openSite(stand.pageFolder, { appFolders: [slowApp] });
     try {
       await withPage(async (page) => {
         await startSlow(page, own, await smallVolume(), 6);
@@ -74,7 +54,7 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
   }, 120_000);
 
   it('states how long results are kept, and when the server is unreachable', async () => {
-    const own = await openSite(pageFolder, {
+    const own = await openSite(stand.pageFolder, {
       appFolders: [slowApp],
       resultTtlMs: 1_800_000,
     });
@@ -97,7 +77,7 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
     () =>
       withPage(async (page) => {
         const traffic = watchUploads(page);
-        await page.goto(`${site.address}/services/slow`);
+        await page.goto(`${stand.site.address}/services/slow`);
         // Not a volume that another test may have left on the server.
         await choose(page, 'v.nii', await encode(phantom(affines['right-handed'], [19, 17, 11]), 'nii'));
         await setSlider(page, 'Seconds', 'Home');
@@ -111,11 +91,11 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
         await page.getByText('The mask would not hold').waitFor();
         expect(traffic.parts).toEqual([{ offset: 0, whole: true }]);
         const [upload] = await uploadsOf(page);
-        expect(await headUpload(site, upload)).toBe(200);
+        expect(await headUpload(stand.site, upload)).toBe(200);
         await expectAccessible(page);
 
         // Gone from the server in the meantime: it goes there again, from this browser's copy.
-        await deleteUpload(site, upload);
+        await deleteUpload(stand.site, upload);
         const second = page.url();
         await page.getByRole('button', { name: 'Try again' }).click();
         await page.waitForURL(
@@ -127,9 +107,9 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
         expect(another).not.toBe(upload);
         await page.getByRole('button', { name: 'Delete it' }).click();
         await page.waitForURL('**/jobs');
-        expect(await headUpload(site, another)).toBe(200);
+        expect(await headUpload(stand.site, another)).toBe(200);
         await page.getByRole('button', { name: 'Delete now' }).click();
-        await expect.poll(() => headUpload(site, another)).toBe(404);
+        await expect.poll(() => headUpload(stand.site, another)).toBe(404);
       }),
     60_000,
   );
@@ -165,7 +145,7 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
         const traffic = watchUploads(page);
         const volume = wideVolume();
         const bytes = await encode(volume, 'nii');
-        await beginSlowUpload(page, site.address, bytes);
+        await beginSlowUpload(page, stand.site.address, bytes);
         await expectAccessible(page);
         expect(traffic.begun).toBe(1);
         await page.reload();
@@ -179,17 +159,17 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
         expect(traffic.parts[0].offset).toBe(0);
         expect(traffic.parts[1].offset).toBeGreaterThan(0.1 * bytes.length);
         expect(traffic.parts[1].offset).toBeLessThan(bytes.length);
-        const [, labelMap] = await resultOf(site, page);
+        const [, labelMap] = await resultOf(stand.site, page);
         expect(marked(labelMap)).toBe(marked(volume));
         // What was sent for a job that succeeded is not kept.
         expect(await uploadsOf(page)).toEqual([]);
-        expect(await headUpload(site, traffic.ids[0])).toBe(404);
+        expect(await headUpload(stand.site, traffic.ids[0])).toBe(404);
       }),
     120_000,
   );
 
   it('continues an upload when the server comes back', async () => {
-    const own = await openSite(pageFolder, { appFolders: [slowApp] });
+    const own = await openSite(stand.pageFolder, { appFolders: [slowApp] });
     try {
       await withPage(async (page) => {
         const traffic = watchUploads(page);
@@ -214,10 +194,10 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
     () =>
       withPage(async (page) => {
         const traffic = watchUploads(page);
-        await beginSlowUpload(page, site.address, await encode(wideVolume(), 'nii'));
+        await beginSlowUpload(page, stand.site.address, await encode(wideVolume(), 'nii'));
         await page.getByRole('button', { name: 'Cancel' }).click();
         await page.getByText('The server keeps none of it').waitFor();
-        expect(await headUpload(site, traffic.ids[0])).toBe(404);
+        expect(await headUpload(stand.site, traffic.ids[0])).toBe(404);
         await slowDown(page, -1);
         await page.reload();
         await page.getByText('The server keeps none of it').waitFor();
@@ -235,9 +215,9 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
     'reports a missing job or page',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
+        await page.goto(`${stand.site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
         await page.getByText('Job not found').waitFor();
-        await page.goto(`${site.address}/services/no-such-service`);
+        await page.goto(`${stand.site.address}/services/no-such-service`);
         await page.getByText('There is no service no-such-service here').waitFor();
       }),
     60_000,

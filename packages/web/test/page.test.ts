@@ -2,8 +2,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient } from '@tomaat/client';
 import { applyAffine } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { dataFolder } from '../../../test/real-data.ts';
 import { encode, phantom } from '../../server/test/phantom.ts';
@@ -23,38 +23,28 @@ import {
 } from './support/flows.ts';
 import { drop } from './support/gestures.ts';
 import { canvasPosition, checkOverlay, distance, pixelsAt } from './support/overlay.ts';
-import { buildPage, launchBrowser, openSite, type Site, type Watched, withPageOf } from './support/site.ts';
+import type { Site } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* From a scan to its result, and what is drawn: in a browser that draws by software, which is slow. */
 
 const data = dataFolder();
 
 describe.skipIf(findChromium() === undefined)('the page with its viewer', () => {
-  let browser: Browser;
-  let site: Site;
-
-  beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder)]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
-  const withPage = (act: (page: Page, watched: Watched) => Promise<void>, address = site.address) =>
-    withPageOf(browser, address, act);
+  const stand = useStand();
+  const { withPage } = stand;
 
   it(
     'leads from directory and dropped file to the result, kept in history',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/`);
+        await page.goto(`${stand.site.address}/`);
         await page.getByLabel('Search').fill('mean');
         await expect.poll(() => new URL(page.url()).search).toBe('?q=mean');
         expect(await page.locator('article').count()).toBe(1);
         await page.getByRole('link', { name: 'Mean threshold' }).click();
         await page.waitForURL('**/services/threshold');
-        const path = join(site.dataFolder, 'SMITH_JOHN.mha');
+        const path = join(stand.site.dataFolder, 'SMITH_JOHN.mha');
         await writeFile(path, await encode(phantom(), 'mha'));
         await drop(page, path);
         await page.getByText('23 × 17 × 11 voxels').waitFor();
@@ -66,10 +56,10 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await viewerReady(page);
         expect(await page.getByRole('heading', { level: 1 }).textContent()).toBe('SMITH_JOHN');
         const row = page.locator('.labels tr').filter({ hasText: 'bright' });
-        const [job, labelMap] = await resultOf(site, page);
+        const [job, labelMap] = await resultOf(stand.site, page);
         const ml = (labelMap.voxels as Uint8Array).reduce((sum, v) => sum + v, 0) * voxelMl(labelMap.affine);
         expect(Number(await row.locator('.number').textContent())).toBeCloseTo(ml, 2);
-        // The file's name stays in the browser.
+        // The file's name stays in the stand.browser.
         expect(job.outputs[0].fileName).not.toMatch(/smith/i);
 
         const [file] = await Promise.all([
@@ -100,7 +90,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await page.getByRole('button', { name: 'Delete the job of SMITH_JOHN.mha' }).click();
         await page.getByText('No jobs yet').waitFor();
         await page.getByRole('button', { name: 'Delete now' }).click();
-        const client = createClient({ baseUrl: site.address });
+        const client = createClient({ baseUrl: stand.site.address });
         await expect
           .poll(() => client.job(job.id).catch((error: unknown) => (error as { code?: string }).code))
           .toBe('NOT_FOUND');
@@ -128,11 +118,11 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
       `draws the label only at its world position, in all planes: ${name}`,
       () =>
         withPage(async (page) => {
-          await predict(page, site, 'threshold', {
+          await predict(page, stand.site, 'threshold', {
             name: 'phantom.nii.gz',
             bytes: await encode(phantom(affine), 'nii.gz'),
           });
-          await checkOverlay(page, site, [242, 193, 78], affine);
+          await checkOverlay(page, stand.site, [242, 193, 78], affine);
         }),
       90_000,
     );
@@ -143,12 +133,12 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
     () =>
       withPage(async (page) => {
         const bytes = await readFile(join(data!, 'brain', 'hippodeep_t1.nii.gz'));
-        await predict(page, site, 'threshold', { name: 'hippodeep_t1.nii.gz', bytes });
+        await predict(page, stand.site, 'threshold', { name: 'hippodeep_t1.nii.gz', bytes });
         // It is drawn at half resolution first, where the edge of a label is a block wide.
         const full = page.getByRole('button', { name: 'Full resolution' });
         await full.click();
         await full.waitFor({ state: 'detached' });
-        await checkOverlay(page, site, [242, 193, 78]);
+        await checkOverlay(page, stand.site, [242, 193, 78]);
       }),
     180_000,
   );
@@ -157,7 +147,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
     'shows position, value and label at the crosshair, and hides labels on demand',
     () =>
       withPage(async (page) => {
-        await predict(page, site, 'threshold', {
+        await predict(page, stand.site, 'threshold', {
           name: 'p.nii',
           bytes: await encode(phantom(affines['right-handed']), 'nii'),
         });
@@ -189,16 +179,16 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
     'shows a result without its scan in a browser that did not send it',
     () =>
       withPage(async (page) => {
-        const client = createClient({ baseUrl: site.address });
+        const client = createClient({ baseUrl: stand.site.address });
         const bytes = await encode(phantom(affines['left-handed']), 'nii');
         const job = await client.predict('threshold', {
           volumes: { volume: new File([bytes as BlobPart], 'a.nii') },
         });
         await client.wait(job.id);
-        await page.goto(`${site.address}/jobs/${job.id}`);
+        await page.goto(`${stand.site.address}/jobs/${job.id}`);
         await viewerReady(page);
         await page.getByText('so the result is shown without it').waitFor();
-        await checkOverlay(page, site, [242, 193, 78], affines['left-handed']);
+        await checkOverlay(page, stand.site, [242, 193, 78], affines['left-handed']);
       }),
     90_000,
   );
@@ -207,7 +197,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
     'takes points by clicks in the slices, and gives them back',
     () =>
       withPage(async (page) => {
-        await page.goto(`${site.address}/services/slow`);
+        await page.goto(`${stand.site.address}/services/slow`);
         await choose(page, 'v.nii', await smallVolume());
         await viewerReady(page);
         await setSlider(page, 'Seconds', 'Home');
@@ -240,13 +230,13 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
             await expectAccessible(page);
           }
         };
-        await page.goto(`${site.address}/`);
+        await page.goto(`${stand.site.address}/`);
         await page.getByRole('article').first().waitFor();
         await check();
-        await page.goto(`${site.address}/jobs`);
+        await page.goto(`${stand.site.address}/jobs`);
         await page.getByText('No jobs yet').waitFor();
         await check();
-        await page.goto(`${site.address}/services/slow`);
+        await page.goto(`${stand.site.address}/services/slow`);
         await choose(page, 'v.nii', await smallVolume());
         await viewerReady(page);
         await check();
@@ -255,16 +245,16 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await jobPage(page);
         await viewerReady(page);
         await check();
-        await page.goto(`${site.address}/jobs`);
+        await page.goto(`${stand.site.address}/jobs`);
         await page.getByRole('cell', { name: /Done/ }).waitFor();
         await check();
-        await startSlow(page, site, await smallVolume(), 60);
+        await startSlow(page, stand.site, await smallVolume(), 60);
         await page.getByText(/Computing, \d+ %/).waitFor();
         await check();
         await page.getByRole('button', { name: 'Cancel' }).click();
         await page.getByRole('heading', { name: 'Cancelled' }).waitFor();
         await check();
-        await page.goto(`${site.address}/services/slow`);
+        await page.goto(`${stand.site.address}/services/slow`);
         await choose(page, 'v.nii', await smallVolume());
         await viewerReady(page);
         await setSlider(page, 'Seconds', 'Home');
@@ -272,7 +262,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await page.getByRole('button', { name: 'Send and compute' }).click();
         await page.getByText('The mask would not hold').waitFor();
         await check();
-        await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
+        await page.goto(`${stand.site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
         await page.getByText('Job not found').waitFor();
         await check();
       }),

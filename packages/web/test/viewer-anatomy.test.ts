@@ -1,15 +1,16 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { applyAffine, readVolume, type Vec3 } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { dataFolder } from '../../../test/real-data.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { choose, jobPage, source, viewerReady } from './support/flows.ts';
 import { drop } from './support/gestures.ts';
 import { canvasPosition, distance, pixelsAt } from './support/overlay.ts';
-import { boxedApp, buildPage, launchBrowser, openSite, type Site, withPageOf } from './support/site.ts';
+import { boxedApp } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* Real heads in the viewer: what is drawn, named and lettered where, left and right. */
 
@@ -89,28 +90,15 @@ async function goTo(page: Page, mm: Vec3): Promise<void> {
 }
 
 describe.skipIf(findChromium() === undefined)('real heads in the viewer', () => {
-  let browser: Browser;
-  let site: Site;
-
-  beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([
-      launchBrowser(),
-      openSite(pageFolder, { appFolders: [boxedApp('brain')] }),
-    ]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
+  const stand = useStand([], { appFolders: [boxedApp('brain')] });
 
   // Half a minute of software drawing: TOMAAT_SLOW=1 runs it.
   it.skipIf(!process.env.TOMAAT_SLOW)(
     'names and draws the left and right of a brain on their sides',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await page.setViewportSize({ width: 1440, height: 900 });
-        await page.goto(`${site.address}/services/brain`);
+        await page.goto(`${stand.site.address}/services/brain`);
         await choose(page, 'head.nii.gz', await readFile(join(boxedApp('brain'), 'sample.nii.gz')));
         await page.getByRole('button', { name: 'Send and compute' }).click();
         await jobPage(page);
@@ -148,13 +136,13 @@ describe.skipIf(findChromium() === undefined)('real heads in the viewer', () => 
   it.skipIf(data === undefined)(
     'draws a DICOM series where dcm2niix places its voxels',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await page.setViewportSize({ width: 1440, height: 900 });
         const file = await readFile(join(data!, 'dicom/head_t1_enhanced_truth.nii.gz'));
         const { volume } = await readVolume([source('truth.nii.gz', file)], nodePlatform);
         const [nx, ny, nz] = volume.size;
         const valueAt = ([x, y, z]: Vec3) => Number(volume.voxels[x + nx * (y + ny * z)]);
-        await page.goto(`${site.address}/services/brain`);
+        await page.goto(`${stand.site.address}/services/brain`);
         await drop(page, join(data!, 'dicom/head_t1_enhanced'));
         await viewerReady(page);
         const [low, high] = await page.locator('.viewer canvas').evaluate((element) => {

@@ -1,19 +1,12 @@
 import { applyAffine, type Vec3 } from '@tomaat/core';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Page } from 'playwright-core';
+import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { choose, jobPage, previewed, viewerReady } from './support/flows.ts';
 import { checkOverlay, distance, pixelsAt } from './support/overlay.ts';
-import {
-  boxedApp,
-  buildPage,
-  launchBrowser,
-  mapsApp,
-  openSite,
-  type Site,
-  withPageOf,
-} from './support/site.ts';
+import { boxedApp, mapsApp } from './support/site.ts';
+import { useStand } from './support/stand.ts';
 
 /* What the viewer builds and draws: the textures are counted, and large volumes are drawn at half resolution first. */
 
@@ -46,22 +39,10 @@ const rebuildsOf = (page: Page) =>
     .evaluate((canvas) => ({ ...(canvas as unknown as { rebuilds: Rebuilds }).rebuilds }));
 
 describe.skipIf(findChromium() === undefined)('the viewer', () => {
-  let browser: Browser;
-  let site: Site;
+  const stand = useStand([], { appFolders: [boxedApp('threshold'), mapsApp] });
 
-  beforeAll(async () => {
-    const pageFolder = await buildPage();
-    [browser, site] = await Promise.all([
-      launchBrowser(),
-      openSite(pageFolder, { appFolders: [boxedApp('threshold'), mapsApp] }),
-    ]);
-  }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    await site?.stop();
-  });
   const predict = async (page: Page, bytes: Uint8Array, service = 'threshold') => {
-    await page.goto(`${site.address}/services/${service}`);
+    await page.goto(`${stand.site.address}/services/${service}`);
     await choose(page, 'phantom.nii', bytes);
     await previewed(page);
     await page.getByRole('button', { name: 'Send and compute' }).click();
@@ -72,7 +53,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
   it(
     'starts WebGL before a scan is chosen, and draws it there',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await page.addInitScript(() => {
           const started = new Set<HTMLCanvasElement>();
           const { getContext } = HTMLCanvasElement.prototype;
@@ -85,7 +66,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
           });
         });
         const started = () => (globalThis as unknown as { started: Set<unknown> }).started.size;
-        await page.goto(`${site.address}/services/threshold`);
+        await page.goto(`${stand.site.address}/services/threshold`);
         await page.waitForFunction(started);
         expect(await page.locator('.viewer').count()).toBe(0);
         const bytes = await encode(phantom(obliqueAffine), 'nii');
@@ -107,7 +88,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
   it(
     'builds two textures at opening, and at most one for a change',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await predict(page, await encode(phantom(), 'nii'));
         expect(await rebuildsOf(page)).toEqual({ scan: 1, labels: 1 });
         await page.getByRole('slider', { name: 'Label opacity' }).focus();
@@ -126,7 +107,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
   it(
     'keeps scan, window, view and crosshair under another label map',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         await predict(page, await encode(phantom(), 'nii'), 'maps');
         const dim = applyAffine(obliqueAffine, [5, 4, 3]);
         const brilliant = applyAffine(obliqueAffine, [15, 12, 8]);
@@ -197,7 +178,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
   it(
     'draws a large volume at half resolution in its place, then every voxel',
     () =>
-      withPageOf(browser, site.address, async (page) => {
+      stand.withPage(async (page) => {
         const size = [150, 138, 126] as const;
         const volume = phantom(obliqueAffine, size);
         const [nx, ny] = size;
@@ -220,7 +201,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         const inside = applyAffine(obliqueAffine, [45, 85, 40]);
         const outside = applyAffine(obliqueAffine, [65, 85, 40]);
         const drawn = async () => [await pixelsAt(page, inside), await pixelsAt(page, outside)];
-        await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
+        await checkOverlay(page, stand.site, [242, 193, 78], obliqueAffine);
         const coarse = await drawn();
         /** Magnified, so that a voxel is some pixels in each plane. */
         const isLabel = async (voxel: Vec3) => {
@@ -244,7 +225,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         ]);
         await full.click();
         await full.waitFor({ state: 'detached' });
-        await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
+        await checkOverlay(page, stand.site, [242, 193, 78], obliqueAffine);
         expect(await drawn()).toEqual(coarse);
         await expectLabels(small, [
           [100, 34, 87],
