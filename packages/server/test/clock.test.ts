@@ -5,10 +5,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { findProgram } from '../../../test/programs.ts';
+import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { makeKey } from './access-fixture.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
+import { postgresBin, startPostgres } from './support/postgres.ts';
 import { temporaryFolder } from './test-server.ts';
 
 /* The wall clock of a server's machine is set while it runs. */
@@ -45,7 +47,7 @@ describe.skipIf(!faketime)('a server whose clock is set', () => {
   afterEach(() => server?.[Symbol.asyncDispose]());
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  async function start(options: { workers?: number } = {}): Promise<void> {
+  async function start(options: Parameters<typeof startRealServer>[1] = {}): Promise<void> {
     await setClock('+0');
     Object.assign(process.env, env);
     try {
@@ -89,6 +91,28 @@ describe.skipIf(!faketime)('a server whose clock is set', () => {
       expect(head.status).toBe(200);
     }
     expect((await fetch(`${server.url}${job.outputs[0].url}`)).status).toBe(200);
+  });
+
+  it.skipIf(!postgresBin)('leaves the times of a database that others share', async () => {
+    const url = await (await startPostgres()).database();
+    await start({ workers: 0, database: url, resultTtlMs: hourMs });
+    const job = { service: 'app', attempt: 1, owner: 'a', request: '{}', created_ms: 1, error: '{}' };
+    const settled = { ...job, state: 'failed', settled_ms: 5 } as const;
+    await using database = await openServerDatabase(server.dataFolder, url);
+    const add = (id: string, expires_ms: number) =>
+      database.db
+        .insertInto('job')
+        .values({ ...settled, id, expires_ms })
+        .execute();
+    const ids = () => database.db.selectFrom('job').select(['id', 'expires_ms']).execute();
+    const expiresMs = Date.now() + hourMs;
+    await add('kept', expiresMs);
+    await setClock('-24h');
+    // Two sweeps by the clock that was set: each deletes what has expired by it as well.
+    for (const old of ['first', 'second']) {
+      await add(old, 1000);
+      await expect.poll(ids).toEqual([{ id: 'kept', expires_ms: expiresMs }]);
+    }
   });
 
   it.each(['-1h', '+2h'])('takes a job back from a silent worker after its lease: %s', async (offset) => {

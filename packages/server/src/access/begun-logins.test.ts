@@ -70,6 +70,14 @@ onEachDatabase(({ newDatabase }) => {
   describe('storeLogins()', () => {
     testLogins((now, limit) => storeLogins(database.db, now, limit));
 
+    it('keeps the limit when several servers begin logins at once', async () => {
+      const atOnce = Array.from({ length: 12 }, (_, index) =>
+        storeLogins(database.db, () => 0, 3).add(`token ${index}`, login(`${index}`, 10 + index)),
+      );
+      await Promise.all(atOnce);
+      expect(await database.db.selectFrom('begun_login').select('hash').execute()).toHaveLength(3);
+    });
+
     it('lets a login end at another server, and keeps no secret in clear text', async () => {
       await storeLogins(database.db, () => 0).add('one', login('a', 10));
       const rows = JSON.stringify(await database.db.selectFrom('begun_login').selectAll().execute());

@@ -1,4 +1,5 @@
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
+import { lockAlone } from '../store/database/locks.ts';
 import type { SessionSchema } from '../store/database/session-schema.ts';
 import { hashOf } from './keys.ts';
 import { sealText, unsealText } from './seal.ts';
@@ -57,30 +58,20 @@ export function storeLogins(db: Kysely<SessionSchema>, now: () => number, limit 
   };
   return {
     async add(token, login) {
-      await db.deleteFrom('begun_login').where('expires_ms', '<=', now()).execute();
-      const { count } = await db
-        .selectFrom('begun_login')
-        .select((e) => e.fn.countAll<number>().as('count'))
-        .executeTakeFirstOrThrow();
-      if (Number(count) >= limit)
-        await db
-          .deleteFrom('begun_login')
-          .where('hash', 'in', (e) =>
-            e
-              .selectFrom('begun_login')
-              .select('hash')
-              .orderBy('expires_ms')
-              .limit(Number(count) - limit + 1),
-          )
-          .execute();
-      await db
-        .insertInto('begun_login')
-        .values({
-          hash: hashOf(token),
-          sealed: sealText(JSON.stringify(login), token),
-          expires_ms: login.expiresMs,
-        })
-        .execute();
+      const row = {
+        hash: hashOf(token),
+        sealed: sealText(JSON.stringify(login), token),
+        expires_ms: login.expiresMs,
+      };
+      await db.transaction().execute(async (trx) => {
+        await lockAlone(trx, 'begunLogins');
+        await trx.deleteFrom('begun_login').where('expires_ms', '<=', now()).execute();
+        await sql`DELETE FROM begun_login WHERE hash IN (
+          SELECT hash FROM begun_login ORDER BY expires_ms DESC LIMIT 1000000 OFFSET ${limit - 1})`.execute(
+          trx,
+        );
+        await trx.insertInto('begun_login').values(row).execute();
+      });
     },
     async find(token) {
       const row = await db

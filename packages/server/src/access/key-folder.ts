@@ -7,6 +7,7 @@ import { leaveForAudit } from '../audit/pending.ts';
 import type { Database } from '../store/database/database.ts';
 import { gatewayFolder, openGatewayDatabase } from '../store/database/gateway-database.ts';
 import type { KeySchema } from '../store/database/key-schema.ts';
+import { workAlone } from '../store/database/locks.ts';
 import { requireNotMoved } from '../store/database/moved.ts';
 import { openRegistryDatabase } from '../store/database/registry-database.ts';
 import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
@@ -191,17 +192,11 @@ export async function makeFirstAdminKey(
   });
 }
 
-/** Of the lock of PostgreSQL under which the first key is made; any fixed number. */
-const firstKeyLock = 7_466_030;
-
 /** Does `work` while no other server of a shared database does. */
 async function alone<T>(folder: string, { shared }: SharedPlace, work: () => Promise<T>): Promise<T> {
   if (shared === undefined) return work();
   await using server = await openServerDatabase(folder, shared);
-  return await server.transaction(async (trx) => {
-    await sql`SELECT pg_advisory_xact_lock(${sql.lit(firstKeyLock)})`.execute(trx);
-    return work();
-  });
+  return await workAlone(server.db, 'firstKey', work);
 }
 
 /** A key with which `tomaat up` uses its own server and registry; creating the next one ends it. */

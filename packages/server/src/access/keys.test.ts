@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../test/support/each-database.ts';
 import type { Database } from '../store/database/database.ts';
@@ -215,6 +215,18 @@ onEachDatabase(({ dialect, newDatabase }) => {
       expect(third.slice(0, 15)).not.toBe(first.slice(0, 15));
       expect(await findKey(db, own.key, start + 5)).toMatchObject({ id: own.id });
     });
+
+    if (dialect === 'postgres')
+      it('makes one key of a label when it is called at once', async () => {
+        // With a connection for each, so that all of them look at the same time.
+        await Promise.all(Array.from({ length: 6 }, () => sql`SELECT pg_sleep(0.05)`.execute(db)));
+        const made = await Promise.all(
+          Array.from({ length: 6 }, () => renewProgramKey(db, 'tomaat up', ['announce'], start)),
+        );
+        expect(await listKeys(db)).toHaveLength(1);
+        const valid = await Promise.all(made.map((key) => findKey(db, key, start)));
+        expect(valid.filter(Boolean)).toHaveLength(1);
+      });
   });
 });
 

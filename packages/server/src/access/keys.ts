@@ -2,6 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import type { KeySchema, KeyTable } from '../store/database/key-schema.ts';
+import { workAlone } from '../store/database/locks.ts';
 import type { JobLimits } from '../store/jobs/job-limits.ts';
 import { type KeyScope, keyScopes } from './scopes.ts';
 
@@ -94,19 +95,24 @@ export async function renewProgramKey(
   now: number = Date.now(),
   before?: BeforeKey,
 ): Promise<string> {
-  let id: string | undefined;
-  for (const db of listOf(databases)) {
-    const known = await db
-      .selectFrom('api_key')
-      .select('id')
-      .where('label', '=', label)
-      .where('made_by', '=', 'program')
-      .where('revoked_ms', 'is', null)
-      .executeTakeFirst();
-    id ??= known?.id;
-  }
-  const make = { id, label, scopes, expires: null, madeBy: 'program' } as const;
-  return (await insertKey(databases, make, now, before)).key;
+  const [first, ...others] = listOf(databases);
+  // Two calls at once would make two keys.
+  return workAlone(first, 'programKey', async (at) => {
+    let id: string | undefined;
+    for (const db of [at, ...others]) {
+      const known = await db
+        .selectFrom('api_key')
+        .select('id')
+        .where('label', '=', label)
+        .where('made_by', '=', 'program')
+        .where('revoked_ms', 'is', null)
+        .executeTakeFirst();
+      id ??= known?.id;
+    }
+    const make = { id, label, scopes, expires: null, madeBy: 'program' } as const;
+    // That of the lock is the last: after a failure nothing more can be done in its transaction.
+    return (await insertKey([...others, at], make, now, before)).key;
+  });
 }
 
 /** Whether a valid key with every permission exists. */

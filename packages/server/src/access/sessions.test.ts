@@ -1,10 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sql } from 'kysely';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../test/support/each-database.ts';
 import { temporaryFolder } from '../../test/test-server.ts';
 import type { Database } from '../store/database/database.ts';
+import type { KeySchema } from '../store/database/key-schema.ts';
 import { openServerDatabase, type ServerSchema } from '../store/database/server-database.ts';
+import type { SessionSchema } from '../store/database/session-schema.ts';
 import { createKey, revokeKey } from './keys.ts';
 import { createSessions } from './sessions.ts';
 
@@ -187,6 +190,21 @@ onEachDatabase(({ dialect, newDatabase }) => {
       const alive = await Promise.all(tokens.map((token) => open().find(token)));
       expect(alive.map((session) => session !== undefined)).toEqual(tokens.map((_, i) => i !== 1));
       expect(await open().find(other.token)).toBeDefined();
+    });
+
+    it('open() keeps the limit when many are opened at once', async () => {
+      const ofIssuer = { owner: 'oidc:i|s', label: 'Ada', scopes: ['predict'], basis: 'a' } as const;
+      // Each, as a login does, in a transaction that other work follows in.
+      const { transaction } = database as unknown as Database<SessionSchema & KeySchema>;
+      const login = () =>
+        transaction(async (trx) => {
+          await open('a').open(ofIssuer, trx);
+          await sql`SELECT count(*) FROM session`.execute(trx);
+        });
+      await Promise.all(Array.from({ length: maxSessionsPerOwner + 5 }, login));
+      expect(await count()).toBe(maxSessionsPerOwner);
+      await Promise.all(Array.from({ length: 5 }, () => open('a').open(ofIssuer)));
+      expect(await count()).toBe(maxSessionsPerOwner);
     });
 
     it('close() ends one session, and sweep() deletes all that have ended', async () => {

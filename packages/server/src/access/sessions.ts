@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
 import type { KeySchema } from '../store/database/key-schema.ts';
+import { lockAlone } from '../store/database/locks.ts';
 import type { SessionSchema, SessionTable } from '../store/database/session-schema.ts';
 import { findKeyById, hashOf } from './keys.ts';
 import { type Principal, principalOf } from './principal.ts';
@@ -66,7 +67,7 @@ const tokenForm = /^[A-Za-z0-9_-]{43}$/;
 
 export function createSessions({ db, basis, now = Date.now }: SessionsOptions): Sessions {
   return {
-    async open(session, trx = db) {
+    async open(session, trx) {
       const token = randomBytes(32).toString('base64url');
       const time = now();
       const ofKey = 'keyId' in session;
@@ -82,10 +83,16 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
         expires_ms: time + (ofKey ? keySessionMs : oidcSessionMs),
         id_token: ofKey || session.idToken === undefined ? null : seal(session.idToken, token),
       };
-      await sql`DELETE FROM session WHERE hash IN (
-        SELECT hash FROM session WHERE owner = ${session.owner}
-        ORDER BY used_ms DESC, created_ms DESC LIMIT 1000000 OFFSET ${maxSessionsPerOwner - 1})`.execute(trx);
-      await trx.insertInto('session').values(row).execute();
+      const insert = async (at: Kysely<SessionSchema & KeySchema>) => {
+        await lockAlone(at, ['sessionsOf', session.owner]);
+        await sql`DELETE FROM session WHERE hash IN (
+          SELECT hash FROM session WHERE owner = ${session.owner}
+          ORDER BY used_ms DESC, created_ms DESC LIMIT 1000000 OFFSET ${maxSessionsPerOwner - 1})`.execute(
+          at,
+        );
+        await at.insertInto('session').values(row).execute();
+      };
+      await (trx ? insert(trx) : db.transaction().execute(insert));
       return token;
     },
 

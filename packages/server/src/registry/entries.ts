@@ -3,6 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
 import { type ApiKey, randomName } from '../access/keys.ts';
 import type { Database } from '../store/database/database.ts';
+import { lockAlone } from '../store/database/locks.ts';
 import type { EntryTable, RegistrySchema } from '../store/database/registry-database.ts';
 
 /**
@@ -18,8 +19,6 @@ export const v1LifeMs = 3_600_000;
 export const keptMs = 86_400_000;
 const maxEntriesPerKey = 1000;
 const maxEntries = 20_000;
-/** Of the lock of PostgreSQL under which registries change entries; any fixed number. */
-const changeLock = 7_466_020;
 
 /** The API key of the entries. */
 type KeyId = Pick<ApiKey, 'id'>;
@@ -96,10 +95,8 @@ export async function openEntries(
   /** One change at a time, also of several registries: each reads what the one before it wrote. */
   const change = <T>(work: (trx: Transaction<RegistrySchema>) => Promise<T>): Promise<T> =>
     database.transaction(async (trx) => {
-      if (dialect === 'postgres') {
-        await sql`SET LOCAL synchronous_commit = off`.execute(trx);
-        await sql`SELECT pg_advisory_xact_lock(${sql.lit(changeLock)})`.execute(trx);
-      }
+      if (dialect === 'postgres') await sql`SET LOCAL synchronous_commit = off`.execute(trx);
+      await lockAlone(trx, 'entries');
       return work(trx);
     });
   /** Text is compared by its bytes. */

@@ -17,6 +17,7 @@ import {
 import pg from 'pg';
 import { withAfterCommit } from './after-commit.ts';
 import type { Database, Migration } from './database.ts';
+import { lockAlone, locks } from './locks.ts';
 import { parsePostgresAddress } from './postgres-address.ts';
 import { openPostgresChannel } from './postgres-channel.ts';
 import { openFault, queryFault } from './postgres-faults.ts';
@@ -141,14 +142,11 @@ async function checkServer(pool: pg.Pool, where: string, schema: string): Promis
   if (found.length === 0)
     await pool.query(
       // One transaction: of servers that start at once, one creates it.
-      `SELECT pg_advisory_xact_lock(${migrationLock}); CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`,
+      `SELECT pg_advisory_xact_lock(${locks.migration}); CREATE SCHEMA IF NOT EXISTS ${pg.escapeIdentifier(schema)}`,
     );
 }
 
 // ── Migrations ───────────────────────────────────────────────────────────────────────────────────────────────
-
-/** Of the lock under which servers that start at the same time migrate; any fixed number. */
-const migrationLock = 7_466_001;
 
 interface MigrationTable {
   tomaat_migration: { number: number; name: string; applied_at: string };
@@ -156,7 +154,7 @@ interface MigrationTable {
 
 async function migrate(db: Kysely<unknown>, where: string, migrations: readonly Migration[]): Promise<void> {
   await db.transaction().execute(async (trx) => {
-    await sql`SELECT pg_advisory_xact_lock(${migrationLock})`.execute(trx);
+    await lockAlone(trx, 'migration');
     await sql`CREATE TABLE IF NOT EXISTS tomaat_migration (
       number BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, applied_at TEXT NOT NULL)`.execute(trx);
     const table = trx as Kysely<unknown> as Kysely<MigrationTable>;

@@ -1,8 +1,9 @@
 import { TomaatError } from '@tomaat/core';
-import { sql } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import type { Blobs } from '../blobs/blobs.ts';
 import type { Database } from '../database/database.ts';
 import type { JobsSchema } from '../database/job-schema.ts';
+import { lockAlone } from '../database/locks.ts';
 
 /**
  * Holds of blobs that several servers share, as rows. A blob that nothing refers to is marked, and deleted after a grace if that is
@@ -50,14 +51,14 @@ export function createSharedHolds({
   let renewedMs = monotonicMs();
   const isOfRequest = (holder: string) => holder === '';
   const named = (holder: string) => (isOfRequest(holder) ? `server ${server}` : holder);
-  /** Of the blob, until the transaction ends: a hold and a deletion are one after the other. */
-  const lock = (digest: string) => sql`SELECT pg_advisory_xact_lock(7466, hashtext(${digest}))`;
+  /** A hold and a deletion of a blob are one after the other. */
+  const lock = (trx: Kysely<JobsSchema>, digest: string) => lockAlone(trx, ['blob', digest]);
 
   return {
     async hold(digest, holder) {
       const until = sql<number>`${nowMs} + ${isOfRequest(holder) ? holdMs : attemptHoldMs}::bigint`;
       await database.transaction(async (trx) => {
-        await lock(digest).execute(trx);
+        await lock(trx, digest);
         await sql`INSERT INTO blob_hold (holder, digest, until_ms) VALUES (${named(holder)}, ${digest}, ${until})
           ON CONFLICT (holder, digest) DO UPDATE SET until_ms = excluded.until_ms`.execute(trx);
         await sql`DELETE FROM blob_mark WHERE digest = ${digest}`.execute(trx);
@@ -100,7 +101,7 @@ export function createSharedHolds({
         WHERE marked_ms <= ${nowMs} - ${graceMs}::bigint`.execute(db);
       for (const { digest } of marked.rows)
         await database.transaction(async (trx) => {
-          await lock(digest).execute(trx);
+          await lock(trx, digest);
           const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(
             trx,
           );

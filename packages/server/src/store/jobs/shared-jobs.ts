@@ -1,5 +1,6 @@
 import { type Kysely, sql, type Transaction } from 'kysely';
 import type { JobRow, JobsSchema } from '../database/job-schema.ts';
+import { lockAlone } from '../database/locks.ts';
 import { requireRoomAmong } from './job-limits.ts';
 import * as rows from './job-rows.ts';
 import { nextQueued, queuePositions } from './shared-order.ts';
@@ -17,8 +18,6 @@ export interface SharedJobsOptions extends UnsettledJobsOptions {
 
 type Trx = Transaction<JobsSchema>;
 
-/** Of the locks of this file; any fixed numbers. The lock of admissions is never asked for under that of claims. */
-const locks = { admission: 7_466_010, claim: 7_466_011 };
 /** An attempt that reports progress more often than this does not write each time. */
 const touchEveryMs = 500;
 /** How often a server says what it offers, and how long that counts: as long as a restart of all servers may take. */
@@ -37,9 +36,6 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
   events.on('queue', positions.forget);
   let offered: readonly string[] = [];
   let offeredMs = Number.NEGATIVE_INFINITY;
-
-  const lock = (trx: Kysely<JobsSchema>, number: number) =>
-    sql`SELECT pg_advisory_xact_lock(${sql.lit(number)})`.execute(trx);
 
   async function waitingByOwner(at: Kysely<JobsSchema>): Promise<Map<string, number>> {
     const counts = await at
@@ -97,7 +93,7 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
     },
     async admit(job, insert) {
       await database.transaction(async (trx) => {
-        await lock(trx, locks.admission);
+        await lockAlone(trx, 'admission');
         requireRoomAmong(await waitingByOwner(trx), job.owner, maxQueued);
         await insert(trx);
         await sql`UPDATE job SET arrival = (SELECT coalesce(max(arrival), 0) + 1 FROM job WHERE state = 'queued')
@@ -109,7 +105,7 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
     async claim(services, worker) {
       if (services.length === 0) return undefined;
       const row = await database.transaction(async (trx) => {
-        await lock(trx, locks.claim);
+        await lockAlone(trx, 'claim');
         for (;;) {
           const next = await nextQueued(trx, services, now());
           if (!next) return undefined;

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { BlobRef } from '../blobs/blob-writer.ts';
 import type { Database } from '../database/database.ts';
+import { lockAlone } from '../database/locks.ts';
 import {
   nextArrivalUs,
   type UploadCleaning,
@@ -84,6 +85,7 @@ export function createUploadGroups(options: GroupsOptions) {
       });
     }
     const before = await database.transaction(async (trx) => {
+      await lockAlone(trx, ['uploadGroup', `${owner} ${name}`]);
       const old = await trx
         .selectFrom('upload')
         .select('id')

@@ -69,6 +69,7 @@ onEachDatabase(({ newDatabase }) => {
               },
             },
             maxBytes: 64 * mib,
+            maxPerOwner: 10,
             isHeld: (digest) => servers[0].keeps(digest),
             witness: {
               received: async ({ digest }) => void seen.push(`received ${digest.slice(7, 15)}`),
@@ -82,6 +83,42 @@ onEachDatabase(({ newDatabase }) => {
       for (const table of ['upload', 'upload_part', 'upload_writer'] as const)
         await database.db.deleteFrom(table).execute();
       for await (const digest of blobs.digests()) await blobs.delete(digest);
+    });
+
+    describe('create() at several servers at once', () => {
+      it('begins no more for one owner than are allowed', async () => {
+        const begun = await Promise.allSettled(
+          Array.from({ length: 16 }, (_, i) => servers[i % 2].create({ owner, sizeBytes: 1, metadata: '' })),
+        );
+        const refused = begun.filter(({ status }) => status === 'rejected');
+        expect(refused).toHaveLength(6);
+        for (const one of refused) expect(one).toMatchObject({ reason: { code: 'BUSY' } });
+        expect(await database.db.selectFrom('upload').select('id').execute()).toHaveLength(10);
+      });
+    });
+
+    describe('groups.put() at several servers at once', () => {
+      it('gives a name the files of one request alone', async () => {
+        const put = async (server: Uploads, texts: readonly string[]) => {
+          const files = await Promise.all(
+            texts.map(async (text) => {
+              await using writer = await blobs.create();
+              await writer.write(Buffer.from(text));
+              const file = await writer.commit();
+              return { ...file, path: blobs.path(file.digest), fileName: text };
+            }),
+          );
+          await server.groups.put({ owner, name: 'n', holder: 'h' }, files, () => {});
+        };
+        await put(servers[0], ['old']);
+        await Promise.all(
+          ['a', 'b', 'c', 'd', 'e', 'f'].map((of, i) => put(servers[i % 2], [`${of}1`, `${of}2`])),
+        );
+        const named = await database.db.selectFrom('upload').select(['file_name', 'name']).execute();
+        const found = await servers[1].groups.find({ owner, name: 'n' });
+        expect(found?.ids).toHaveLength(2);
+        expect(new Set(named.map((row) => row.file_name?.[0]))).toHaveProperty('size', 1);
+      });
     });
 
     describe('append() at several servers', () => {

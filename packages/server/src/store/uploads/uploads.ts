@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { describeError, TomaatError } from '@tomaat/core';
+import type { Kysely } from 'kysely';
 import type { Blobs } from '../blobs/blobs.ts';
 import type { Database } from '../database/database.ts';
+import { lockAlone } from '../database/locks.ts';
 import {
   type NewUpload,
   nextArrivalUs,
@@ -95,6 +97,21 @@ export async function openUploads(options: UploadsOptions) {
     throw gone();
   }
 
+  /** Throws BUSY if the owner has the most uploads that are allowed. */
+  async function requireFewer(at: Kysely<UploadsSchema>, owner: string): Promise<void> {
+    const { own } = await at
+      .selectFrom('upload')
+      .select((e) => e.fn.countAll<number>().as('own'))
+      .where('owner', '=', owner)
+      .where('name', 'is', null)
+      .executeTakeFirstOrThrow();
+    if (own >= maxPerOwner)
+      throw new TomaatError(
+        'BUSY',
+        `You already have ${own} uploads, the most allowed. Delete some, or wait until they expire.`,
+      );
+  }
+
   /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL if it could not finish, BUSY if the owner has too many. */
   async function create(upload: NewUpload): Promise<Upload> {
     if (upload.sizeBytes > maxBytes) {
@@ -104,18 +121,7 @@ export async function openUploads(options: UploadsOptions) {
         { detail: { maxUploadBytes: maxBytes } },
       );
     }
-    const { own } = await db
-      .selectFrom('upload')
-      .select((e) => e.fn.countAll<number>().as('own'))
-      .where('owner', '=', upload.owner)
-      .where('name', 'is', null)
-      .executeTakeFirstOrThrow();
-    if (own >= maxPerOwner) {
-      throw new TomaatError(
-        'BUSY',
-        `You already have ${own} uploads, the most allowed. Delete some, or wait until they expire.`,
-      );
-    }
+    await requireFewer(db, upload.owner);
     // Space promised to others must fit too.
     await makeRoom(room, { owner: upload.owner, sizeBytes: upload.sizeBytes, besidePromised: true });
     const row: UploadRow = {
@@ -135,7 +141,12 @@ export async function openUploads(options: UploadsOptions) {
     };
     await parts.create(row.id);
     try {
-      await db.insertInto('upload').values(row).execute();
+      await database.transaction(async (trx) => {
+        await lockAlone(trx, ['uploadsOf', upload.owner]);
+        // Checked again, because other uploads of this owner may have begun meanwhile.
+        await requireFewer(trx, upload.owner);
+        await trx.insertInto('upload').values(row).execute();
+      });
     } catch (error) {
       await parts.remove(row.id);
       throw error;
