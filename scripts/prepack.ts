@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
@@ -14,16 +14,19 @@ const target = process.cwd();
 
 copyFileSync(join(root, 'LICENSE'), join(target, 'LICENSE'));
 if (basename(target) === 'server') {
-  buildPage();
-  put('packages/web/dist', 'page');
+  put(buildPage(), 'page');
   put('apps', 'apps');
   stripTypes(join(target, 'apps'));
 }
 
-function buildPage(): void {
-  // Always built from the sources: a page left over from an older build would be packed unnoticed.
-  const built = spawnSync('npm', ['run', 'build', '-w', '@tomaat/web'], { cwd: root, stdio: 'inherit' });
-  if (built.status === 0 && existsSync(join(root, 'packages/web/dist/index.html'))) return;
+/** Builds the page from its sources: one left over from an older build would be packed unnoticed. Gives its folder, from the root. */
+function buildPage(): string {
+  // CI has just built it from the same sources.
+  const built = process.env.TOMAAT_BUILT_PAGE;
+  if (built) return built;
+  const ended = spawnSync('npm', ['run', 'build', '-w', '@tomaat/web'], { cwd: root, stdio: 'inherit' });
+  if (ended.status === 0 && existsSync(join(root, 'packages/web/dist/index.html')))
+    return 'packages/web/dist';
   console.error(
     'The page could not be built (packages/web), and without it the package would have none. Mend what vite says above; npm ci installs what it needs.',
   );
@@ -32,7 +35,7 @@ function buildPage(): void {
 
 function put(from: string, to: string): void {
   rmSync(join(target, to), { recursive: true, force: true });
-  cpSync(join(root, from), join(target, to), { recursive: true });
+  cpSync(resolve(root, from), join(target, to), { recursive: true });
 }
 
 function stripTypes(folder: string): void {

@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,6 +31,17 @@ const noCurl = !findCurl();
 /** The version of a package that this repository has, so that the test does not depend on what was published since. */
 const versionOf = (name: string): string =>
   (JSON.parse(readText(`node_modules/${name}/package.json`)) as { version: string }).version;
+
+/** Makes a folder with the files of another one, as hard links. */
+function linkTree(from: string, to: string): void {
+  mkdirSync(to);
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (entry.isDirectory()) linkTree(source, target);
+    else if (entry.isSymbolicLink()) symlinkSync(readlinkSync(source), target);
+    else linkSync(source, target);
+  }
+}
 
 /** Describes the guide. The packed packages lie in `packed` as *.tgz; `path` is the PATH of a reader. */
 export function describeAppGuide(packed: () => string, path: string): void {
@@ -60,6 +79,11 @@ export function describeAppGuide(packed: () => string, path: string): void {
       return [...others, '--no-audit --no-fund', core, client, server].join(' ');
     }
 
+    /** Puts what the packed packages need into a folder, as links: npm then takes a third of the time for what a line of the guide adds. */
+    function linkInstalled(folder: string): void {
+      linkTree(join(packed(), 'node_modules'), join(folder, 'node_modules'));
+    }
+
     /** Runs a `tomaat serve …` line on free ports while `look` is given its address. */
     async function serving(line: string, cwd: string, look: (url: string) => Promise<void>): Promise<void> {
       await using server = start('sh', ['-ec', `exec ${line} --port 0 --tls-port 0`], {
@@ -80,6 +104,7 @@ export function describeAppGuide(packed: () => string, path: string): void {
       for (const folder of [author(), colleague()]) mkdirSync(folder);
       for (const [name, [text]] of files) writeFileSync(author(name), text);
       writeFileSync(colleague('package.json'), '{ "private": true }\n');
+      linkInstalled(author());
       await works(localize(next(/^npm install --save-dev --ignore-scripts /)));
     }, 300_000);
     afterAll(async () => {
@@ -164,6 +189,7 @@ export function describeAppGuide(packed: () => string, path: string): void {
 
     it('a colleague installs its package, checks and serves it', async () => {
       expect(await works(next(/^npm pack$/))).toBe('bone-app-1.0.0.tgz\n');
+      linkInstalled(colleague());
       const install = localize(next(/^npm install --ignore-scripts /));
       await works(install.replace('./bone-app', author('bone-app')), colleague());
       const folder = readdirSync(colleague('node_modules/bone-app')).sort();
