@@ -178,6 +178,12 @@ describe('GET /api/jobs/{id}/events', () => {
       headers: { 'last-event-id': '41' },
     });
     expect(await again.text()).toMatch(/^id: 42\nevent: job\n/);
+    for (const last of ['1e300', '-1', '9'.repeat(400)]) {
+      const odd = await fetch(`${server.url}/api/jobs/${job.id}/events`, {
+        headers: { 'last-event-id': last },
+      });
+      expect(await odd.text()).toMatch(/^id: 1\nevent: job\n/);
+    }
     const head = await fetch(`${server.url}/api/jobs/${job.id}/events`, { method: 'HEAD' });
     expect(head.headers.get('content-type')).toContain('text/event-stream');
     await remove(job.id);

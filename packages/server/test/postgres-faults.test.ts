@@ -1,13 +1,18 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Job } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import pg from 'pg';
+import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openServerDatabase } from '../src/store/database/server-database.ts';
+import { inferBright, writeApp } from './app-fixture.ts';
 import { makeCertificate } from './certificate-fixture.ts';
 import { deadAddress, tomaat } from './cli-fixture.ts';
+import { encode, phantom } from './phantom.ts';
 import { type OwnPostgres, postgresBin, startOwnPostgres } from './support/postgres.ts';
+import { startTestServer } from './test-server.ts';
 
 /* A database that cannot be opened: each fault says what to do, and nothing says the password. */
 
@@ -154,5 +159,38 @@ describe.skipIf(!postgresBin)('a PostgreSQL database', () => {
     const long = await tomaat(['keys', 'list', '--data', folder, '--database', 'x'.repeat(100_000)]);
     expect(long).toMatchObject({ code: 2, stderr: expect.stringContaining('ENAMETOOLONG') });
     expect(long.stderr.length).toBeLessThan(600);
+  });
+
+  it('that is away for a moment ends no stream of events', async () => {
+    const app = await writeApp(folder, 'app', { infer: inferBright });
+    const lines: string[] = [];
+    const logger = pino({ level: 'error' }, { write: (line: string) => void lines.push(line) });
+    await using server = await startTestServer([app], { workers: 0, database: addressOf('owner'), logger });
+    const created = await fetch(`${server.url}/api/services/app/predictions`, {
+      method: 'POST',
+      body: Uint8Array.from(await encode(phantom(), 'nii.gz')),
+      headers: { 'content-type': 'application/octet-stream', prefer: 'wait=0' },
+    });
+    const { id } = (await created.json()) as Job;
+    const address = `${server.url}/api/jobs/${id}`;
+    const stream = await fetch(`${address}/events`);
+    const text = stream.text();
+    await postgres.kill();
+    const away = await fetch(address);
+    expect([away.status, await away.json()]).toEqual([
+      503,
+      expect.objectContaining({ code: 'BUSY', detail: expect.stringContaining('database does not answer') }),
+    ]);
+    // The leases are looked at each second.
+    const lastMs = performance.now() + 2500;
+    while (performance.now() < lastMs) expect((await fetch(address)).status).toBe(503);
+    expect(lines.filter((line) => line.includes('leases could not be checked'))).toHaveLength(1);
+    await postgres.start();
+    await expect.poll(async () => (await fetch(address, { method: 'DELETE' })).status).toBeLessThan(300);
+    const events = [...(await text).matchAll(/^id: (\d+)\nevent: (job|gone)\ndata: (.*)$/gm)];
+    expect(events.map(([, number]) => Number(number))).toEqual(events.map((_, i) => i + 1));
+    expect(events.length).toBeGreaterThan(1);
+    const [, , kind, data] = events.at(-1)!;
+    expect(kind === 'gone' ? 'canceled' : (JSON.parse(data) as Job).state).toBe('canceled');
   });
 });

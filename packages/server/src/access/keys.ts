@@ -77,7 +77,7 @@ export async function createKey(
     ['max-jobs', maxJobs],
     ['per-day', perDay],
   ] as const) {
-    if (limit === undefined || (Number.isInteger(limit) && limit > 0)) continue;
+    if (limit === undefined || (Number.isSafeInteger(limit) && limit > 0)) continue;
     throw new TomaatError('BAD_INPUT', `--${field} must be a whole number, 1 or more.`, { field });
   }
   const make = { label, scopes: options.scopes, expires, madeBy: 'operator', maxJobs, perDay } as const;

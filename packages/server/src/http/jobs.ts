@@ -18,6 +18,8 @@ const maxWaitSeconds = 300;
 /** Progress is reported at most this often; the end at once. */
 const eventEveryMs = 250;
 const pingEveryMs = 15_000;
+/** How soon a stream looks again after the database did not answer. */
+const awayMs = 500;
 const eventsMs = 60_000;
 
 export function registerJobRoutes(app: FastifyInstance, context: ServerContext): void {
@@ -248,8 +250,21 @@ function wordOf(header: string | string[] | undefined, name: string): string | u
   return undefined;
 }
 
+/** The number of the last event that the client has seen; 0 without one, or for what is no number of ours. */
+function lastEventOf(request: FastifyRequest): number {
+  const last = request.headers['last-event-id'];
+  return typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : 0;
+}
+
+/** Throws what is not a passing fault of the database. */
+function unlessAway(error: unknown): 'away' {
+  if (error instanceof TomaatError && error.code === 'BUSY') return 'away';
+  throw error;
+}
+
 /**
- * Server-sent events: the whole job at each change, so that a client that reconnects has missed nothing. After a while the
+ * Server-sent events: the whole job at each change, so that a client that reconnects has missed nothing. While the database is away the
+ * stream stays open, and continues afterwards. After a while the
  * stream ends and the client must request it again, because its key may have been revoked.
  */
 async function streamEvents(
@@ -267,7 +282,7 @@ async function streamEvents(
     raw.end();
     return;
   }
-  let event = (Number(request.headers['last-event-id']) || 0) + 1;
+  let event = lastEventOf(request) + 1;
   let wake = () => {};
   const unwatch = context.jobs.watch(id, () => wake());
   // While it waits, report its position too.
@@ -290,8 +305,12 @@ async function streamEvents(
       const change = new Promise<void>((resolve) => {
         wake = resolve;
       });
-      const job = await context.jobs.get(id);
+      const job = await context.jobs.get(id).catch(unlessAway);
       if (raw.destroyed || isOver || leaving.aborted) return;
+      if (job === 'away') {
+        await Promise.race([change, delay(awayMs)]);
+        continue;
+      }
       if (!job) {
         raw.write(`id: ${event}\nevent: gone\ndata: {}\n\n`);
         return;
@@ -302,7 +321,11 @@ async function streamEvents(
         await Promise.race([change, delay(restMs)]);
         continue;
       }
-      const text = JSON.stringify(await presentJob(job, context));
+      const text = await presentJob(job, context).then((view) => JSON.stringify(view), unlessAway);
+      if (text === 'away') {
+        await delay(awayMs);
+        continue;
+      }
       if (text !== shown) raw.write(`id: ${event++}\nevent: job\ndata: ${text}\n\n`);
       shown = text;
       sentMs = performance.now();

@@ -32,9 +32,22 @@ export function startUpkeep(
     await jobs.sweep();
     await login.sessions.sweep();
   }
-  const sweeper = setInterval(() => {
-    sweep().catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
-  }, sweepMs);
+  /** Does the work; a fault is logged once, and again only after a success: the database may be away for long. */
+  function loggingOnce(work: () => Promise<void>, message: string): () => void {
+    let isFaulty = false;
+    return () => {
+      work().then(
+        () => {
+          isFaulty = false;
+        },
+        (error: unknown) => {
+          if (!isFaulty) logger.error({ err: error }, message);
+          isFaulty = true;
+        },
+      );
+    };
+  }
+  const sweeper = setInterval(loggingOnce(sweep, 'sweep failed'), sweepMs);
   stack.defer(() => clearInterval(sweeper));
 
   async function checkLeases(): Promise<void> {
@@ -42,9 +55,10 @@ export function startUpkeep(
     if (ids.length > 0)
       logger.warn({ jobs: ids }, 'workers were silent for too long; their jobs are queued again');
   }
-  const leaseKeeper = setInterval(() => {
-    checkLeases().catch((error: unknown) => logger.error({ err: error }, 'leases could not be checked'));
-  }, checkLeasesEveryMs);
+  const leaseKeeper = setInterval(
+    loggingOnce(checkLeases, 'leases could not be checked'),
+    checkLeasesEveryMs,
+  );
   stack.defer(() => clearInterval(leaseKeeper));
 
   stack.use(

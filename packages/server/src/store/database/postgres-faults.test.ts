@@ -6,7 +6,7 @@ import { temporaryFolder } from '../../../test/test-server.ts';
 import { openServerDatabase } from './server-database.ts';
 
 describe.skipIf(!postgresBin)('queryFault()', () => {
-  it('says of a deadlock that a second attempt helps, and undoes one side alone', async () => {
+  it('says which faults are of the request, and which a second attempt mends', async () => {
     await using postgres = await startPostgres();
     const folder = await temporaryFolder();
     await using database = await openServerDatabase(folder, await postgres.database());
@@ -29,6 +29,14 @@ describe.skipIf(!postgresBin)('queryFault()', () => {
     });
     const { rows } = await sql<{ changes: number }>`SELECT changes FROM pair`.execute(database.db);
     expect(rows).toEqual([{ changes: 1 }, { changes: 1 }]);
+    for (const [fault, value] of [
+      ['the character with the number 0', sql`${'a\0b'}::text`],
+      ['larger than the database takes', sql`${'9223372036854775808'}::bigint`],
+    ] as const)
+      await expect(sql`SELECT ${value}`.execute(database.db)).rejects.toMatchObject({
+        code: 'BAD_REQUEST',
+        message: expect.stringContaining(fault),
+      });
     await rm(folder, { recursive: true, force: true });
   });
 });

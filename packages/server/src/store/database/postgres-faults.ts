@@ -36,6 +36,12 @@ export function queryFault(error: unknown): unknown {
       'A text has the character with the number 0, which the database does not take. Remove it.',
       { cause: error },
     );
+  if (codeOf(error) === '22003')
+    return new TomaatError(
+      'BAD_REQUEST',
+      'A number is larger than the database takes (2^63). Give a smaller one.',
+      { cause: error },
+    );
   return error;
 }
 
