@@ -347,6 +347,31 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await first.jobs.heldFor('attempt 1 of x')).toEqual([]);
   });
 
+  it('holds bytes that are stored again while a sweep is about to delete them', async () => {
+    const { digest } = await store('stored twice');
+    await first.jobs.drop([digest]);
+    await sql`UPDATE blob_mark SET marked_ms = marked_ms - 61000`.execute(first.database.db);
+    // The sweep is as far as it comes before the commit is over.
+    const isDeleting = Promise.withResolvers<void>();
+    const remove = blobs.delete.bind(blobs);
+    blobs.delete = (...args) => {
+      isDeleting.resolve();
+      return remove(...args);
+    };
+    await using writer = await blobs.create();
+    await writer.write(Buffer.from('stored twice'));
+    let sweep: Promise<number> | undefined;
+    await writer.commit(async (ref) => {
+      sweep = first.jobs.sweep();
+      await isDeleting.promise;
+      await first.jobs.hold(ref.digest);
+    });
+    blobs.delete = remove;
+    await sweep;
+    expect(await blobs.stat(digest)).toBeDefined();
+    expect(await second.jobs.isHeld(digest)).toBe(true);
+  });
+
   it('finds once a day what was stored for a request that failed', async () => {
     let aheadMs = 0;
     const { database } = first;
