@@ -233,6 +233,9 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     const job = (await first.jobs.claim(['s']))!;
     expect(await first.jobs.touch(id, 1, { stage: 'infer', fraction: 0.25 })).toBe(true);
     expect(await second.jobs.get(id)).toMatchObject({ state: 'running', stage: 'infer', fraction: 0.25 });
+    // The last of several, which are not all written.
+    for (const fraction of [0.5, 0.75]) await first.jobs.touch(id, 1, { stage: 'infer', fraction });
+    await expect.poll(() => second.jobs.get(id)).toMatchObject({ fraction: 0.75 });
     expect(await second.jobs.isRunning(id, 1)).toBe(true);
     await finish(first, job);
     expect(await settled).toMatchObject({ state: 'failed' });
