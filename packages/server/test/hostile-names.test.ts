@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { goodFile } from '../../core/test/bad-files.ts';
 import { type FileCall, hasStrace, hostileNames, traceFiles } from './hostile.ts';
 import { multipartType, type RealServer, rawRequest, sendRaw, startRealServer } from './real-server.ts';
+import { onPostgres } from './support/tested-database.ts';
 import { appFolder } from './test-server.ts';
 
 /*
@@ -107,6 +108,8 @@ const carriers: Record<string, Carrier> = {
         'upload-metadata': `filename ${Buffer.from(name).toString('base64')}`,
       },
     });
+    // PostgreSQL stores no NUL.
+    if (onPostgres && name.includes('\0')) return [created];
     expect(created.status).toBe(201);
     const location = created.headers.get('location')!;
     expect(location).toMatch(/^\/api\/uploads\/[\w-]{22}$/);

@@ -127,7 +127,7 @@ describe('DICOM files', () => {
       expect(answer.status).toBe(403);
       expect(((await answer.json()) as { detail: string }).detail).not.toMatch(/Canary|Meyer/);
     }
-    expect(blobsOf(server)).toEqual([]);
+    await expect.poll(() => blobsOf(server)).toEqual([]);
   });
 });
 

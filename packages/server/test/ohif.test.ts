@@ -359,7 +359,8 @@ describe.skipIf(!orthanc)('series of an archive', () => {
   it('records who fetched what, without the UIDs, and keeps nothing', async () => {
     const uid = uids.get('dicom_cases/ct_oblique')!;
     expect((await infer(uid)).status).toBe(200);
-    const lines = (await readAudit(server.dataFolder))
+    const text = await readAudit(server.dataFolder);
+    const lines = text
       .trim()
       .split('\n')
       .map((line) => JSON.parse(line) as Record<string, unknown>);

@@ -17,6 +17,7 @@ import {
   openTestRegistry,
   signerOf,
 } from './registry-helpers.ts';
+import { databaseOf } from './support/tested-database.ts';
 
 const { thumbprint } = await identityOf('server');
 const cleanup = createCleanup();
@@ -288,7 +289,8 @@ describe('startRegistry()', () => {
 
   it('apiKey() keeps the key’s id over a restart and ends the earlier secret', async () => {
     const dataFolder = await openFolder(cleanup);
-    const options = { host: '127.0.0.1', port: 0, dataFolder, logger: false as const };
+    const database = await databaseOf(dataFolder);
+    const options = { host: '127.0.0.1', port: 0, dataFolder, database, logger: false as const };
     const first = await startRegistry(options);
     const old = await first.apiKey('this machine');
     const other = await first.apiKey('another use');

@@ -84,9 +84,7 @@ describe.skipIf(!postgresBin)('a blob that several servers share', () => {
     held.catch(() => {});
     await written.promise;
     await other.mark(digest);
-    const swept = other.sweep(async (one) =>
-      (await other.isHeld(one)) ? false : elsewhere.delete(one, async () => false),
-    );
+    const swept = other.sweep((one, within) => elsewhere.delete(one, () => other.isHeld(one), within));
     await Promise.race([swept, untilOneWaits()]);
     commit.resolve();
     await held;

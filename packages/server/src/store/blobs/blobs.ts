@@ -40,6 +40,9 @@ export interface AdoptOptions {
   readonly keep?: KeepBlob;
 }
 
+/** Calls what deletes a blob, or does not; whether it was deleted. */
+export type DeleteWithin = (remove: () => Promise<boolean>) => Promise<boolean>;
+
 /**
  * Where volumes live: whole, immutable, named by their SHA-256. A visible blob is complete and, once
  * commit() or adopt() has resolved, durable. Equal bytes are stored once.
@@ -80,9 +83,9 @@ export interface Blobs extends AsyncDisposable {
   stat(digest: string): Promise<BlobRef | undefined>;
   /**
    * Unlinks a blob; false if it does not exist, or if `isKept` (called where no commit() can intervene) returns
-   * true.
+   * true. Both happen `within` what is given, such as a lock of other processes: it is taken there, after this process's own.
    */
-  delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
+  delete(digest: string, isKept?: () => boolean | Promise<boolean>, within?: DeleteWithin): Promise<boolean>;
   /** Of every blob. */
   digests(): AsyncIterable<string>;
   /** Throws DISK_FULL if so many bytes would leave less than the floor of free space. */
@@ -255,9 +258,13 @@ class FileBlobs implements Blobs {
     }
   }
 
-  delete(digest: string, isKept: () => boolean | Promise<boolean> = () => false): Promise<boolean> {
+  delete(
+    digest: string,
+    isKept: () => boolean | Promise<boolean> = () => false,
+    within: DeleteWithin = (remove) => remove(),
+  ): Promise<boolean> {
     const path = this.path(digest);
-    return this.#alone(digest, async () => {
+    const remove = async () => {
       if (await isKept()) return false;
       try {
         await unlink(path);
@@ -266,7 +273,8 @@ class FileBlobs implements Blobs {
         if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
         throw diskError(error);
       }
-    });
+    };
+    return this.#alone(digest, () => within(remove));
   }
 
   async *digests(): AsyncIterable<string> {

@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import { checkWhole, damagedError } from '../files/damage.ts';
 import type { BlobRef, BlobWriter, KeepBlob } from './blob-writer.ts';
-import { type BlobRange, type Blobs, noSuchBlob, openBlobs } from './blobs.ts';
+import { type BlobRange, type Blobs, type DeleteWithin, noSuchBlob, openBlobs } from './blobs.ts';
 import { type Bucket, badBucketAddress, openBucket, parseBucketAddress } from './bucket.ts';
 
 /** What this machine keeps of the bucket: files that were written or read here lately. */
@@ -226,16 +226,21 @@ class BucketBlobs implements Blobs {
     return sizeBytes === undefined ? undefined : { digest, sizeBytes };
   }
 
-  async delete(digest: string, isKept: () => boolean | Promise<boolean> = () => false): Promise<boolean> {
+  async delete(
+    digest: string,
+    isKept: () => boolean | Promise<boolean> = () => false,
+    within: DeleteWithin = (remove) => remove(),
+  ): Promise<boolean> {
     let existed = false;
-    await this.#local.delete(digest, async () => {
-      if (await isKept()) return true;
+    const remove = async () => {
+      if (await isKept()) return false;
       existed = (await this.#bucket.size(nameOf(digest))) !== undefined;
       await this.#bucket.remove(nameOf(digest));
       this.#used.delete(digest);
       this.#damaged.delete(digest);
-      return false;
-    });
+      return true;
+    };
+    await this.#local.delete(digest, async () => !(await within(remove)));
     return existed;
   }
 

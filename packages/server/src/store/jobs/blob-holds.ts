@@ -130,7 +130,7 @@ export function createBlobHolds(
         lookedMs = monotonicMs();
         await dropUnheld();
       }
-      await shared.sweep((digest) => blobs.delete(digest, () => isHeld(digest)));
+      await shared.sweep((digest, within) => blobs.delete(digest, () => isHeld(digest), within));
     },
     /** After a crash: deletes temporary files and unreferenced blobs; returns how many. */
     async dropOrphans(): Promise<number> {

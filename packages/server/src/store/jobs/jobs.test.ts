@@ -183,7 +183,7 @@ describe('createJobs()', () => {
       expect((await jobs.claim(['s']))?.attempt).toBe(attempt);
       await crash();
       const seen: object[] = [];
-      await jobs.recover(['s'], (job) => seen.push(job) === 0);
+      await jobs.recover(['s'], { attempts: [], isLost: (job) => seen.push(job) === 0 });
       expect(seen).toEqual([{ id, attempt }]);
       expect(await stateOf(id)).toBe('queued');
     }

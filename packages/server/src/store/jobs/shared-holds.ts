@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
-import type { Blobs } from '../blobs/blobs.ts';
+import type { Blobs, DeleteWithin } from '../blobs/blobs.ts';
 import type { Database } from '../database/database.ts';
 import type { JobsSchema } from '../database/job-schema.ts';
 import { lockAlone } from '../database/locks.ts';
@@ -17,8 +17,8 @@ export interface SharedHolds {
   mark(digest: string): Promise<void>;
   /** Renews the holds of this server's requests, which are of these blobs; one that ended while the server was paused is made again. */
   renew(digests: readonly string[]): Promise<void>;
-  /** Calls `remove` with each marked blob whose grace is over. */
-  sweep(remove: (digest: string) => Promise<boolean>): Promise<void>;
+  /** Calls `remove` with each marked blob whose grace is over, which deletes it within the lock that it is given. */
+  sweep(remove: (digest: string, within: DeleteWithin) => Promise<boolean>): Promise<void>;
 }
 
 export interface SharedHoldsOptions {
@@ -99,15 +99,17 @@ export function createSharedHolds({
       for (const { digest } of lapsed.rows) await this.mark(digest);
       const marked = await sql<{ digest: string }>`SELECT digest FROM blob_mark
         WHERE marked_ms <= ${nowMs} - ${graceMs}::bigint`.execute(db);
+      // The lock is taken where no commit() of this process intervenes, for that holds the blob, and waits for the lock, too.
       for (const { digest } of marked.rows)
-        await database.transaction(async (trx) => {
-          await lock(trx, digest);
-          const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(
-            trx,
-          );
-          // Otherwise it has been stored again, or another server was quicker.
-          if (rows.length > 0) await remove(digest);
-        });
+        await remove(digest, (unlink) =>
+          database.transaction(async (trx) => {
+            await lock(trx, digest);
+            const { rows } =
+              await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(trx);
+            // Otherwise it has been stored again, or another server was quicker.
+            return rows.length > 0 && (await unlink());
+          }),
+        );
     },
   };
 }

@@ -233,6 +233,9 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     const job = (await first.jobs.claim(['s']))!;
     expect(await first.jobs.touch(id, 1, { stage: 'infer', fraction: 0.25 })).toBe(true);
     expect(await second.jobs.get(id)).toMatchObject({ state: 'running', stage: 'infer', fraction: 0.25 });
+    // The last of several, which are not all written.
+    for (const fraction of [0.5, 0.75]) await first.jobs.touch(id, 1, { stage: 'infer', fraction });
+    await expect.poll(() => second.jobs.get(id)).toMatchObject({ fraction: 0.75 });
     expect(await second.jobs.isRunning(id, 1)).toBe(true);
     await finish(first, job);
     expect(await settled).toMatchObject({ state: 'failed' });
@@ -345,6 +348,31 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await second.jobs.heldFor('attempt 1 of x')).toEqual([held.digest]);
     await second.jobs.releaseAll('attempt 1 of x');
     expect(await first.jobs.heldFor('attempt 1 of x')).toEqual([]);
+  });
+
+  it('holds bytes that are stored again while a sweep is about to delete them', async () => {
+    const { digest } = await store('stored twice');
+    await first.jobs.drop([digest]);
+    await sql`UPDATE blob_mark SET marked_ms = marked_ms - 61000`.execute(first.database.db);
+    // The sweep is as far as it comes before the commit is over.
+    const isDeleting = Promise.withResolvers<void>();
+    const remove = blobs.delete.bind(blobs);
+    blobs.delete = (...args) => {
+      isDeleting.resolve();
+      return remove(...args);
+    };
+    await using writer = await blobs.create();
+    await writer.write(Buffer.from('stored twice'));
+    let sweep: Promise<number> | undefined;
+    await writer.commit(async (ref) => {
+      sweep = first.jobs.sweep();
+      await isDeleting.promise;
+      await first.jobs.hold(ref.digest);
+    });
+    blobs.delete = remove;
+    await sweep;
+    expect(await blobs.stat(digest)).toBeDefined();
+    expect(await second.jobs.isHeld(digest)).toBe(true);
   });
 
   it('finds once a day what was stored for a request that failed', async () => {

@@ -18,6 +18,15 @@ export interface SharedJobsOptions extends UnsettledJobsOptions {
 
 type Trx = Transaction<JobsSchema>;
 
+/** What was last written of a running attempt. */
+interface Touched {
+  readonly attempt: number;
+  readonly stage?: string;
+  readonly atMs: number;
+  /** Progress since then, which is written when it is time. */
+  later?: Progress;
+}
+
 /** An attempt that reports progress more often than this does not write each time. */
 const touchEveryMs = 500;
 /** How often a server says what it offers, and how long that counts: as long as a restart of all servers may take. */
@@ -30,7 +39,7 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
   const leaseEnd = sql<number>`${nowMs} + ${leaseMs}`;
   /** Attempts that this process itself computes, by job: it renews their leases. */
   const own = new Map<string, number>();
-  const touched = new Map<string, { attempt: number; stage?: string; atMs: number }>();
+  const touched = new Map<string, Touched>();
   const outages = watchOutages(leaseMs, monotonicMs);
   const positions = cached(() => queuePositions(db, now()), monotonicMs);
   events.on('queue', positions.forget);
@@ -84,6 +93,29 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
       VALUES (${row.owner}, (SELECT coalesce(max(turn), 0) + 1 FROM owner_turn))
       ON CONFLICT (owner) DO UPDATE SET turn = excluded.turn`.execute(trx);
     return row;
+  }
+
+  async function write(id: string, attempt: number, at?: Progress): Promise<boolean> {
+    const stage = at?.stage ?? touched.get(id)?.stage;
+    touched.set(id, { attempt, stage, atMs: monotonicMs() });
+    const touchedRow = await database.unsynced((query) => touchRow(query, { id, attempt, at, leaseEnd }));
+    if (!touchedRow) {
+      touched.delete(id);
+      return false;
+    }
+    if (at) events.changed(id);
+    return true;
+  }
+
+  /** The last progress of several in a short time is written, too: there may be no other for long. */
+  function touchLater(id: string, last: Touched, at: Progress): void {
+    const isWaiting = last.later !== undefined;
+    last.later = at;
+    if (isWaiting) return;
+    setTimeout(() => {
+      // If it fails, the next one writes.
+      if (touched.get(id) === last) void write(id, last.attempt, last.later).catch(() => {});
+    }, touchEveryMs).unref();
   }
 
   return {
@@ -147,15 +179,11 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
     async touch(id, attempt, at) {
       const last = touched.get(id);
       const isNews = last?.attempt !== attempt || (at !== undefined && at.stage !== last.stage);
-      if (!isNews && monotonicMs() - last.atMs < touchEveryMs) return true;
-      touched.set(id, { attempt, stage: at?.stage ?? last?.stage, atMs: monotonicMs() });
-      const touchedRow = await database.unsynced((query) => touchRow(query, { id, attempt, at, leaseEnd }));
-      if (!touchedRow) {
-        touched.delete(id);
-        return false;
+      if (!isNews && monotonicMs() - last.atMs < touchEveryMs) {
+        if (at) touchLater(id, last, at);
+        return true;
       }
-      if (at) events.changed(id);
-      return true;
+      return write(id, attempt, at);
     },
     // It is in the row.
     progressOf: () => undefined,
