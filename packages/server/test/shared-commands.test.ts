@@ -46,13 +46,17 @@ describe.skipIf(!postgresBin)('with a shared database', () => {
         ...['--database', address, '--blobs', join(folder, 'volumes')],
       ]);
     const first = await start('first');
-    await mkdir(data('second'), { mode: 0o700 });
-    for (const file of ['identity.key', 'pseudonym.key'])
-      await copyFile(join(data('first'), file), join(data('second'), file));
+    await copyKeys('second');
     servers = [first, await start('second')];
     admin = first.addresses.adminKey!;
     database = await openServerDatabase(folder, url);
   });
+  /** Makes a folder with the keys that servers of one database share. */
+  async function copyKeys(name: string): Promise<void> {
+    await mkdir(data(name), { mode: 0o700 });
+    for (const file of ['identity.key', 'pseudonym.key'])
+      await copyFile(join(data('first'), file), join(data(name), file));
+  }
   afterAll(async () => {
     await database?.close();
     await Promise.all((servers ?? []).map((server) => server[Symbol.asyncDispose]()));
@@ -194,5 +198,19 @@ describe.skipIf(!postgresBin)('with a shared database', () => {
     const served = await run(['serve', join(folder, 'good')], 'second', { env: {} });
     expect(served).toMatchObject({ code: 2, stdout: '' });
     expect(served.stderr).toMatch(/in postgres:\/\/127\.0\.0\.1.* --database/);
+  });
+
+  it('“up” at two folders has a key for each registry: the second does not end the first one’s', async () => {
+    const shared = ['--database', address, '--blobs', join(folder, 'volumes')];
+    const startUp = async (name: string) => {
+      await copyKeys(name);
+      return startServing(['up', '--data', data(name), ...shared]);
+    };
+    await using one = await startUp('one');
+    await using two = await startUp('two');
+    const { rows } = await sql<{ label: string }>`SELECT label FROM tomaat_registry.api_key
+      WHERE made_by = 'program' AND revoked_ms IS NULL`.execute(database.db);
+    const ports = [one, two].map((up) => new URL(up.addresses.registry!).port);
+    expect(rows.map(({ label }) => label.split(':').at(-1)).sort()).toEqual(ports.sort());
   });
 });

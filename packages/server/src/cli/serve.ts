@@ -1,4 +1,5 @@
 import { flushCompileCache } from 'node:module';
+import { hostname } from 'node:os';
 import { TomaatError } from '@tomaat/core';
 import type { Logger } from 'pino';
 import { makeFirstAdminKey, programKey } from '../access/key-folder.ts';
@@ -264,7 +265,9 @@ export async function up(
   opened.defer(() => registry.close());
   const announcer = startAnnouncer({
     registryUrl: registry.localUrl,
-    apiKey: await registry.apiKey('tomaat up'),
+    apiKey: await registry.apiKey(
+      about.database ? `tomaat up on ${hostname()}:${registry.port}` : 'tomaat up',
+    ),
     audience: registry.url,
     services: () => server.announcements(),
     signer: server.signer,
