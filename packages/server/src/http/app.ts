@@ -85,12 +85,14 @@ export function createApp(
       `This address does not take ${request.method}. Send ${methods.join(' or ')}.`,
     );
   };
-  app.setNotFoundHandler((request, reply) => {
-    checkMethod(request, reply);
-    throw new TomaatError(
+  const nothingHere = () =>
+    new TomaatError(
       'NOT_FOUND',
       `There is nothing at this address. GET ${address.pathOf(index.path)} lists ${index.lists}.`,
     );
+  app.setNotFoundHandler((request, reply) => {
+    checkMethod(request, reply);
+    throw nothingHere();
   });
   // Before the body is looked at: a wrong method must not be reported as a wrong content type.
   app.addHook('preParsing', async (request, reply) => {
@@ -101,22 +103,22 @@ export function createApp(
     app.letRead(request, reply);
     reply.header('x-content-type-options', 'nosniff');
     const { socket } = request.raw;
-    if (!refused.has(socket)) {
-      try {
-        checkFraming(request.raw);
-        return;
-      } catch (error) {
-        // What follows on this connection may be an attempt to smuggle a request past a proxy: ignore all of it.
-        refused.add(socket);
-        reply.header('connection', 'close');
-        if (request.is404) checkMethod(request, reply);
-        throw error;
-      }
+    if (refused.has(socket))
+      throw new TomaatError(
+        'BAD_REQUEST',
+        'An earlier request of this connection was malformed. Send this one over a new connection.',
+      );
+    try {
+      checkFraming(request.raw);
+    } catch (error) {
+      // What follows on this connection may be an attempt to smuggle a request past a proxy: ignore all of it.
+      refused.add(socket);
+      reply.header('connection', 'close');
+      if (request.is404) checkMethod(request, reply);
+      throw error;
     }
-    throw new TomaatError(
-      'BAD_REQUEST',
-      'An earlier request of this connection was malformed. Send this one over a new connection.',
-    );
+    // No id has a NUL, and PostgreSQL has no text for one.
+    if (request.url.split('?')[0].includes('%00')) throw nothingHere();
   });
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug(

@@ -18,6 +18,7 @@ import { type Blobs, openBlobs } from '../store/blobs/blobs.ts';
 import { isBucketAddress } from '../store/blobs/bucket.ts';
 import { cacheFolder, openBucketBlobs } from '../store/blobs/bucket-blobs.ts';
 import { type Database, lockDataFolder } from '../store/database/database.ts';
+import { openDatabaseClock } from '../store/database/database-clock.ts';
 import type { DeploymentSchema } from '../store/database/deployment-schema.ts';
 import type { KeySchema } from '../store/database/key-schema.ts';
 import { markMoved, movedTo } from '../store/database/moved.ts';
@@ -101,9 +102,8 @@ export async function openServerData(apps: readonly App[], options: FilledOption
           isShared: options.blobs !== undefined,
         }),
   );
-  const clock = createSteadyClock();
-  // Of several servers none may move the times that all of them have stored: their machines' clocks count.
-  const nowMs = isShared ? Date.now : clock.nowMs;
+  const clock = isShared ? await openDatabaseClock(database) : createSteadyClock();
+  const { nowMs } = clock;
   const jobs = opened.use(
     createJobs({
       database,

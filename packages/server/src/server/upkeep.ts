@@ -23,11 +23,9 @@ export function startUpkeep(
   const stack = new AsyncDisposableStack();
 
   async function sweep(): Promise<void> {
-    if (database.dialect === 'sqlite') {
-      const byMs = await clock.settle((ms) => moveExpiry(database, ms));
-      if (byMs !== 0)
-        logger.warn({ byMs }, 'the clock was set; stored expiry times were shifted by the same amount');
-    }
+    const byMs = await clock.settle((ms) => moveExpiry(database, ms));
+    if (byMs !== 0)
+      logger.warn({ byMs }, 'the clock was set; stored expiry times were shifted by the same amount');
     await uploads.sweep();
     await jobs.sweep();
     await login.sessions.sweep();

@@ -1,7 +1,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { sql } from 'kysely';
 import { describe, expect, it } from 'vitest';
+import { openDatabaseClock } from './database-clock.ts';
 import { openServerDatabase } from './server-database.ts';
 import { createSteadyClock, moveExpiry } from './steady-clock.ts';
 
@@ -115,6 +117,30 @@ describe('moveExpiry()', () => {
       ]);
       expect(await db.selectFrom('upload').select('expires_ms').execute()).toEqual([{ expires_ms: 1700 }]);
     } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+describe('openDatabaseClock()', () => {
+  it('is the database’s at each settling, and even in between', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tomaat-clock-'));
+    const database = await openServerDatabase(folder);
+    try {
+      await sql`CREATE TABLE clock AS SELECT ${startMs} AS ms`.execute(database.db);
+      const setTo = (ms: number) => sql`UPDATE clock SET ms = ${ms}`.execute(database.db);
+      let passedMs = 100_000;
+      const nowMs = sql<number>`(SELECT ms FROM clock)`;
+      const clock = await openDatabaseClock({ db: database.db, nowMs }, () => passedMs);
+      expect(clock.nowMs()).toBe(startMs);
+      passedMs += 5000;
+      await setTo(startMs - hourMs);
+      expect(clock.nowMs()).toBe(startMs + 5000);
+      const move = () => Promise.reject(new Error('the times of others were moved'));
+      expect(await clock.settle(move)).toBe(0);
+      expect(clock.nowMs()).toBe(startMs - hourMs);
+    } finally {
+      await database.close();
       await rm(folder, { recursive: true, force: true });
     }
   });
