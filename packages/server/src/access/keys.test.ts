@@ -178,9 +178,9 @@ onEachDatabase(({ dialect, newDatabase }) => {
       expect(await makeFirstAdminKey(folder, ['server'], { shared })).toMatch(/^tmt_/);
       // A key that has just ended is as good as none.
       for (const key of await listKeys(db)) await revokeKey(db, key.id);
-      const soon = new Date(Date.now() + 30);
+      const soon = new Date(Date.now() + 3_600_000);
       await makeKey(folder, { label: 'short', scopes: ['admin'], expiresTime: soon }, { shared });
-      await expect.poll(() => Date.now()).toBeGreaterThan(soon.getTime());
+      await db.updateTable('api_key').set({ expires_ms: 1 }).where('label', '=', 'short').execute();
       expect(await makeFirstAdminKey(folder, ['server'], { shared })).toMatch(/^tmt_/);
     });
   });
