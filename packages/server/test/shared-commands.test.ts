@@ -78,6 +78,13 @@ describe.skipIf(!postgresBin)('with a shared database', () => {
     for (const server of servers) expect(await statusAt(server, admin)).toBe(200);
   });
 
+  it('a job whose id has a NUL does not exist, though PostgreSQL has no text for it', async () => {
+    const headers = { authorization: `Bearer ${admin}` };
+    const answer = await fetch(`${servers[0].addresses.server}/api/jobs/%00`, { headers });
+    expect(answer.status).toBe(404);
+    expect(await answer.json()).toMatchObject({ code: 'NOT_FOUND' });
+  });
+
   it('keys made and revoked at one folder count at both servers', async () => {
     const { id, key } = await makeKey('ward 3');
     for (const server of servers) expect(await statusAt(server, key)).toBe(200);

@@ -28,7 +28,7 @@ export async function migrate(flags: MigrateFlags): Promise<number> {
   if (mode === undefined)
     throw new TomaatError(
       'BAD_REQUEST',
-      'Say where to: --to ADDRESS for a database, or --from ADDRESS for the data folder.',
+      'Say where to: --to ADDRESS for a database, --from ADDRESS for the data folder, or --relocate ADDRESS where only the files have moved.',
       {
         field: 'to',
       },
