@@ -117,8 +117,8 @@ export function createApp(
       if (request.is404) checkMethod(request, reply);
       throw error;
     }
-    // No id has a NUL, and PostgreSQL has no text for one.
-    if (request.url.split('?')[0].includes('%00')) throw nothingHere();
+    // No id has a NUL, and PostgreSQL has no text for one. PUT checks the id that it is to create.
+    if (request.method !== 'PUT' && request.url.split('?')[0].includes('%00')) throw nothingHere();
   });
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug(

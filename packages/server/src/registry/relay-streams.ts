@@ -31,7 +31,7 @@ export function pump(from: Readable, to: Writable): () => void {
 
 /** Reads and discards for a while, then disconnects. */
 export function drain(body: IncomingMessage): void {
-  const timer = setTimeout(() => body.socket.destroy(), drainMs);
+  const timer = setTimeout(() => body.destroy(), drainMs);
   timer.unref();
   body.once('close', () => clearTimeout(timer));
   body.once('end', () => clearTimeout(timer));
