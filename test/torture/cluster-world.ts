@@ -10,8 +10,8 @@ import {
   openServerDatabase,
   type ServerSchema,
 } from '../../packages/server/src/store/database/server-database.ts';
+import { type CuttableLink, createCuttableLink } from '../../packages/server/test/support/cuttable-link.ts';
 import { type OwnPostgres, startOwnPostgres } from '../../packages/server/test/support/postgres.ts';
-import { type CuttableLink, createCuttableLink } from './cuttable-link.ts';
 import { type MortalServer, openMortalServer, startWorkerProcess, type WorkerProcess } from './harness.ts';
 
 /** Two servers over one PostgreSQL and one folder of files, workers, and what forwards connections to whichever server is there. */

@@ -3,14 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Job } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { sql } from 'kysely';
 import pg from 'pg';
 import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openPostgres } from '../src/store/database/postgres.ts';
 import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { makeCertificate } from './certificate-fixture.ts';
 import { deadAddress, tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { createCuttableLink } from './support/cuttable-link.ts';
 import { type OwnPostgres, postgresBin, startOwnPostgres } from './support/postgres.ts';
 import { startTestServer } from './test-server.ts';
 
@@ -192,5 +195,22 @@ describe.skipIf(!postgresBin)('a PostgreSQL database', () => {
     expect(events.length).toBeGreaterThan(1);
     const [, , kind, data] = events.at(-1)!;
     expect(kind === 'gone' ? 'canceled' : (JSON.parse(data) as Job).state).toBe('canceled');
+  });
+
+  it('that vanishes without a word is given up, and is used again when it is back', async () => {
+    await using link = await createCuttableLink(Number(new URL(root).port));
+    const url = addressOf('owner', (address) => (address.port = String(link.port)));
+    await using database = await openPostgres({ url, schema: 'vanishes', answerMs: 500 }, []);
+    const one = sql<{ one: number }>`SELECT 1 AS one`;
+    const ask = () => database.transaction((trx) => one.execute(trx));
+    const away = { code: 'BUSY', message: expect.stringContaining('does not answer') };
+    const changed = database.transaction(async (trx) => {
+      await one.execute(trx);
+      link.cut();
+      await one.execute(trx);
+    });
+    await expect(changed).rejects.toMatchObject(away);
+    link.mend();
+    expect((await ask()).rows).toEqual([{ one: 1 }]);
   });
 });

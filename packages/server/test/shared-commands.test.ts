@@ -196,6 +196,17 @@ describe.skipIf(!postgresBin)('with a shared database', () => {
     });
   });
 
+  it('audit verify says that no server has run on a database, which is no broken log', async () => {
+    const unused = { env: { TOMAAT_DATABASE: await (await startPostgres()).database() } };
+    const verify = () => run(['audit', 'verify'], 'unused', unused);
+    expect(await verify()).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('no server has run on it yet'),
+    });
+    await run(['keys', 'create', '--label', 'early'], 'unused', unused);
+    expect(await verify()).toMatchObject({ code: 1, stderr: expect.stringContaining('Start a server') });
+  });
+
   it('erase needs a server that runs on the folder; serve needs the address', async () => {
     const rossi = await makeKey('Dr. Rossi');
     await mkdir(data('third'), { mode: 0o700 });

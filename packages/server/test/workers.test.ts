@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { readdir, rm, writeFile } from 'node:fs/promises';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -19,6 +18,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, deadAddress, endsWithTest, tomaat } from './cli-fixture.ts';
 import { niftiFiles, niftiPlace } from './placed-files.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
+import { createCuttableLink } from './support/cuttable-link.ts';
 import { databaseOf } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
@@ -210,15 +210,15 @@ describe('tomaat worker', () => {
     await first.end('SIGKILL');
     await reaches(job.id, 'queued', leaseMs + 4000);
     // Cut off by the network: it computes on, and comes back when the job is another's.
-    const line = await cuttable(server.port);
-    const zombie = await startWorker(line.url);
+    await using line = await createCuttableLink(server.port);
+    const zombie = await startWorker(`http://127.0.0.1:${line.port}`);
     await reaches(job.id, 'running');
     expect((await look(job.id)).attempt).toBe(2);
     line.cut();
     await reaches(job.id, 'queued', leaseMs + 4000);
     const third = await startWorker();
     await reaches(job.id, 'running');
-    line.heal();
+    line.mend();
     const stale = await fetch(`${server.url}/api/worker/jobs/${job.id}/complete`, {
       method: 'POST',
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
@@ -228,7 +228,6 @@ describe('tomaat worker', () => {
     await reaches(job.id, 'succeeded');
     expect((await look(job.id)).attempt).toBe(3);
     await Promise.all([zombie.end(), third.end()]);
-    line.close();
   });
 
   it.skipIf(process.platform === 'win32')(
@@ -368,41 +367,3 @@ describe('tomaat worker', () => {
     expect([version.code, version.stderr]).toEqual([2, expect.stringContaining('good 1.0.0')]);
   });
 });
-
-/** A way to a port that can be cut: nothing gets through then, and nobody is told. */
-async function cuttable(port: number) {
-  const sockets = new Set<Socket>();
-  let isCut = false;
-  const proxy = createServer((near) => {
-    const far = connect(port, '127.0.0.1');
-    for (const socket of [near, far]) {
-      sockets.add(socket);
-      socket.on('error', () => {});
-      socket.on('close', () => {
-        sockets.delete(socket);
-        if (!isCut) {
-          near.destroy();
-          far.destroy();
-        }
-      });
-    }
-    near.on('data', (chunk) => isCut || far.write(chunk));
-    far.on('data', (chunk) => isCut || near.write(chunk));
-  });
-  proxy.listen(0, '127.0.0.1');
-  await once(proxy, 'listening');
-  return {
-    url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
-    cut: () => {
-      isCut = true;
-    },
-    heal: () => {
-      isCut = false;
-      for (const socket of sockets) socket.destroy();
-    },
-    close: () => {
-      for (const socket of sockets) socket.destroy();
-      proxy.close();
-    },
-  };
-}

@@ -89,8 +89,16 @@ export async function verifyAuditTable(
   options: Omit<VerifyOptions, 'headFile'> = {},
 ): Promise<AuditReport> {
   const paths = await inOrder(options.files ?? []);
+  if (paths.length === 0 && (await isUnused(db)))
+    throw new TomaatError(
+      'NOT_FOUND',
+      'There is no audit log in the database: no server has run on it yet. Check --database.',
+    );
   const signed = await readSignedHead(db);
-  if (!signed) throw broken('the signature of its newest line is missing.');
+  if (!signed)
+    throw broken(
+      'none of its lines is signed. Start a server, which signs them; if one has run on this database, the signature was removed.',
+    );
   // The newest line when this began: rows that were removed from the end are missed, signed or not.
   const newest = await readHead(db);
   async function* lines(): AsyncGenerator<ReadLine> {
@@ -99,6 +107,13 @@ export async function verifyAuditTable(
   }
   const anchors = [...(options.anchors ?? []), newest];
   return checkChain(lines(), signed, { ...options, anchors, sources: paths.length });
+}
+
+/** Whether no server has begun the log of a shared database. */
+export async function isUnused(db: Kysely<AuditSchema>): Promise<boolean> {
+  const heads = await db.selectFrom('audit_head').selectAll().execute();
+  const lines = await db.selectFrom('audit_line').select('sequence').limit(1).execute();
+  return lines.length === 0 && heads.every(({ sequence, signed }) => sequence === 0 && signed === null);
 }
 
 /** A line, and where it is. */

@@ -6,7 +6,7 @@ import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import { type AuditHead, auditFile, auditFiles } from '../audit/audit-files.ts';
 import { openAudit } from '../audit/audit-log.ts';
-import { type AuditReport, verifyAudit, verifyAuditTable } from '../audit/verify-audit.ts';
+import { type AuditReport, isUnused, verifyAudit, verifyAuditTable } from '../audit/verify-audit.ts';
 import { dataFolderFor } from '../config.ts';
 import { openIdentity, thumbprintOf } from '../identity.ts';
 import { doAsHolder } from '../store/control.ts';
@@ -30,14 +30,19 @@ const logNames: Record<AuditLog, string> = { server: 'The audit log', gateway: '
 async function existingLogs(folder: string, shared?: string): Promise<readonly AuditLog[]> {
   const found: AuditLog[] = [];
   for (const log of auditLogs) {
-    if (log === 'server' && shared !== undefined) {
-      found.push(log);
-      continue;
-    }
     const at = logFolder(folder, log);
-    if (existsSync(at) && (await auditFiles(at)).length > 0) found.push(log);
+    const isThere =
+      log === 'server' && shared !== undefined
+        ? await hasTable(folder, shared)
+        : existsSync(at) && (await auditFiles(at)).length > 0;
+    if (isThere) found.push(log);
   }
   return found.length > 0 ? found : ['server'];
+}
+
+async function hasTable(folder: string, shared: string): Promise<boolean> {
+  await using database = await openServerDatabase(folder, shared);
+  return !(await isUnused(database.db as unknown as Kysely<AuditSchema>));
 }
 
 export interface AuditVerifyFlags {

@@ -34,7 +34,7 @@ export function openPostgresChannel(
 
   async function listenOnce(): Promise<void> {
     const ended = Promise.withResolvers<void>();
-    client = new pg.Client({ ...config, keepAlive: true, connectionTimeoutMillis: 5000 });
+    client = new pg.Client(config);
     client.on('notification', ({ payload }) => hear(payload ?? ''));
     client.on('error', () => ended.resolve());
     client.on('end', () => ended.resolve());

@@ -4,12 +4,17 @@ import { TomaatError } from '@tomaat/core';
 const codeOf = (error: unknown): string => String((error as { code?: unknown } | undefined)?.code ?? '');
 const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
+/** Whether a query had no answer in the time that the pool gives it. */
+export const isUnanswered = (error: unknown): boolean => textOf(error) === 'Query read timeout';
+
 /** Whether the connection is at fault, or the server stops, starts, or has no connection left. */
 function isAway(error: unknown): boolean {
   const code = codeOf(error);
   if (/^(?:08|57P0[123]|53300|25006|25P03|55P03)/.test(code) || /^E[A-Z]+$/.test(code)) return true;
+  if (isUnanswered(error)) return true;
   return (
-    code === '' && /^(?:Connection terminated|timeout exceeded|Client has encountered)/.test(textOf(error))
+    code === '' &&
+    /^(?:Connection terminated|timeout exceeded|Client (?:has encountered|was closed))/.test(textOf(error))
   );
 }
 

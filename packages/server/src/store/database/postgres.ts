@@ -9,6 +9,8 @@ import {
   PostgresAdapter,
   PostgresDialect,
   PostgresIntrospector,
+  type PostgresPool,
+  type PostgresPoolClient,
   PostgresQueryCompiler,
   type QueryResult,
   type RawNode,
@@ -20,7 +22,7 @@ import type { Database, Migration } from './database.ts';
 import { lockAlone, locks } from './locks.ts';
 import { parsePostgresAddress } from './postgres-address.ts';
 import { openPostgresChannel } from './postgres-channel.ts';
-import { openFault, queryFault } from './postgres-faults.ts';
+import { isUnanswered, openFault, queryFault } from './postgres-faults.ts';
 
 /** A PostgreSQL database that several servers share. */
 export interface PostgresLocation {
@@ -28,6 +30,8 @@ export interface PostgresLocation {
   readonly url: string;
   /** Where its tables are; it is created if it does not exist. */
   readonly schema: string;
+  /** How long a query may take before its connection is given up; 30 s by default. */
+  readonly answerMs?: number;
 }
 
 /** The oldest version that is tried. */
@@ -40,6 +44,8 @@ const connectMs = 5000;
  */
 const longestIdleMs = 10_000;
 const longestLockMs = 20_000;
+/** A connection whose host does not even confirm that it is there has ended after this and ten seconds more. */
+const keepAliveMs = 10_000;
 
 /**
  * Opens a PostgreSQL database: each commit except an unsynced one is as durable as the server's
@@ -48,30 +54,31 @@ const longestLockMs = 20_000;
  *   the database does not exist or the server is too old; INTERNAL if the tables are of another program.
  */
 export async function openPostgres<Schema>(
-  { url: address, schema }: PostgresLocation,
+  { url: address, schema, answerMs = 30_000 }: PostgresLocation,
   migrations: readonly Migration[],
 ): Promise<Database<Schema>> {
   const { url, where } = parsePostgresAddress(address);
-  const pool = new pg.Pool({
+  const config: pg.PoolConfig = {
     connectionString: url,
     max: maxConnections,
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
+    keepAliveInitialDelayMillis: keepAliveMs,
     application_name: 'tomaat',
     options: `-c search_path=${schema} -c idle_in_transaction_session_timeout=${longestIdleMs} -c lock_timeout=${longestLockMs}`,
     types: { getTypeParser },
-  });
-  // A connection that ends is replaced by the next query; without a listener it would end the process, in use or not.
-  pool.on('error', () => {});
-  pool.on('connect', (client) => client.on('error', () => {}));
-  const db = new Kysely<Schema>({ dialect: createDialect(pool) });
+  };
   try {
-    await checkServer(pool, where, schema);
-    await migrate(db as Kysely<unknown>, where, migrations);
+    // A change of tables takes as long as it takes.
+    const alone = createPool({ ...config, max: 1 });
+    await using migrating = new Kysely<unknown>({ dialect: createDialect(alone) });
+    await checkServer(alone, where, schema);
+    await migrate(migrating, where, migrations);
   } catch (error) {
-    await db.destroy();
     throw openFault(error, where);
   }
+  const pool = createPool({ ...config, query_timeout: answerMs });
+  const db = new Kysely<Schema>({ dialect: createDialect(pool) });
   return {
     db,
     dialect: 'postgres',
@@ -85,10 +92,18 @@ export async function openPostgres<Schema>(
     // Vacuum is the operator's.
     async truncateWal() {},
     openChannel: (name, listener) =>
-      openPostgresChannel({ connectionString: url, application_name: 'tomaat server' }, pool, name, listener),
+      openPostgresChannel({ ...config, application_name: 'tomaat server' }, pool, name, listener),
     close: () => db.destroy(),
     [Symbol.asyncDispose]: () => db.destroy(),
   };
+}
+
+function createPool(config: pg.PoolConfig): pg.Pool {
+  const pool = new pg.Pool(config);
+  // A connection that ends is replaced by the next query; without a listener it would end the process, in use or not.
+  pool.on('error', () => {});
+  pool.on('connect', (client) => client.on('error', () => {}));
+  return pool;
 }
 
 /** The number of rows of each table of a schema, without changing anything; empty if there is none. Throws as openPostgres() does. */
@@ -208,12 +223,45 @@ class PostgresWords implements KyselyPlugin {
 // ── Kysely over pg ───────────────────────────────────────────────────────────────────────────────────────────
 
 function createDialect(pool: pg.Pool) {
-  const inner = new PostgresDialect({ pool });
+  const inner = new PostgresDialect({ pool: givingUp(pool) });
   return {
     createDriver: () => translating(inner.createDriver()),
     createQueryCompiler: () => new PostgresQueryCompiler(),
     createAdapter: () => new PostgresAdapter(),
     createIntrospector: (db: Kysely<never>) => new PostgresIntrospector(db),
+  };
+}
+
+/**
+ * The same pool, which ends a connection at once when a query is not answered in time: if its host has vanished, TCP would try for a
+ * quarter of an hour, and the rollback would wait behind the query.
+ */
+function givingUp(pool: pg.Pool): PostgresPool {
+  const own = new WeakMap<pg.PoolClient, PostgresPoolClient>();
+  const watch = (client: pg.PoolClient) => {
+    const query = async (text: string, values: readonly unknown[]) => {
+      try {
+        return await client.query(text, [...values]);
+      } catch (error) {
+        if (isUnanswered(error)) await client.end();
+        throw error;
+      }
+    };
+    // Without its form for cursors, which nothing here asks for.
+    return {
+      query: query as unknown as PostgresPoolClient['query'],
+      release: (end?: boolean) => client.release(end),
+    };
+  };
+  return {
+    async connect() {
+      const client = await pool.connect();
+      const known = own.get(client) ?? watch(client);
+      own.set(client, known);
+      return known;
+    },
+    end: () => pool.end(),
+    options: pool.options,
   };
 }
 
