@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely';
-import type { Blobs } from '../blobs/blobs.ts';
+import type { Blobs, DeleteWithin } from '../blobs/blobs.ts';
 import type { JobsSchema } from '../database/job-schema.ts';
 import type { SharedHolds } from './shared-holds.ts';
 
@@ -48,12 +48,24 @@ export function createBlobHolds(
     }
   }
 
+  /**
+   * Does so at once, also where others may be storing the same bytes: they are told to send them again. Not for what commit() or
+   * adopt() calls, which the deletion waits for.
+   */
+  async function dropNow(digests: Iterable<string>): Promise<void> {
+    for (const digest of new Set(digests)) {
+      const remove = (within?: DeleteWithin) => blobs.delete(digest, () => isHeld(digest), within);
+      if (!shared) await remove();
+      else if (!(await isHeld(digest))) await shared.removeNow(digest, remove);
+    }
+  }
+
   /** Another request may hold it by now: then its row is this one's, too. */
   async function releaseShared(digest: string, holder: string): Promise<void> {
     if (!holders.get(holder)?.has(digest)) await shared?.release(digest, holder);
   }
 
-  async function release(digests: Iterable<string>, holder = here): Promise<void> {
+  async function release(digests: Iterable<string>, holder = here, dropped = drop): Promise<void> {
     const held = holders.get(holder);
     for (const digest of digests) {
       const count = (held?.get(digest) ?? 0) - 1;
@@ -64,7 +76,7 @@ export function createBlobHolds(
       }
     }
     if (held?.size === 0) holders.delete(holder);
-    await drop(digests);
+    await dropped(digests);
   }
 
   /** Drops every blob that nothing refers to; returns how many were deleted at once. */
@@ -87,6 +99,7 @@ export function createBlobHolds(
   return {
     isHeld,
     drop,
+    dropNow,
     /**
      * Keeps a blob, regardless of rows, until it is released as many times for this holder: a request to this process, unless
      * another one is named.
@@ -106,6 +119,8 @@ export function createBlobHolds(
       }
     },
     release,
+    /** Releases what a request to this process has held, and deletes at once what is then not held: it may name a patient. */
+    discard: (digests: Iterable<string>): Promise<void> => release(digests, here, dropNow),
     /** The blobs that are held for a holder, at any server. */
     heldFor: async (holder: string): Promise<string[]> =>
       (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])],

@@ -15,6 +15,8 @@ export interface SharedHolds {
   isHeld(digest: string): Promise<boolean>;
   heldFor(holder: string): Promise<string[]>;
   mark(digest: string): Promise<void>;
+  /** Deletes a blob without a grace by `remove`, within the lock that it is given. */
+  removeNow(digest: string, remove: (within: DeleteWithin) => Promise<boolean>): Promise<boolean>;
   /** Renews the holds of this server's requests, which are of these blobs; one that ended while the server was paused is made again. */
   renew(digests: readonly string[]): Promise<void>;
   /** Calls `remove` with each marked blob whose grace is over, which deletes it within the lock that it is given. */
@@ -83,6 +85,13 @@ export function createSharedHolds({
       await sql`INSERT INTO blob_mark (digest, marked_ms) VALUES (${digest}, ${nowMs})
         ON CONFLICT (digest) DO NOTHING`.execute(db);
     },
+    removeNow: (digest, remove) =>
+      remove((unlink) =>
+        database.transaction(async (trx) => {
+          await lock(trx, digest);
+          return unlink();
+        }),
+      ),
     async renew(digests) {
       if (monotonicMs() - renewedMs < renewEveryMs) return;
       renewedMs = monotonicMs();

@@ -350,6 +350,27 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await first.jobs.heldFor('attempt 1 of x')).toEqual([]);
   });
 
+  it('deletes at once what a request discards, unless another server holds it', async () => {
+    const [one, shared] = await Promise.all(['one', 'shared'].map(store));
+    for (const { digest } of [one, shared]) await first.jobs.hold(digest);
+    await second.jobs.hold(shared.digest);
+    await first.jobs.discard([one.digest, shared.digest]);
+    expect(await blobs.stat(one.digest)).toBeUndefined();
+    expect(await blobs.stat(shared.digest)).toBeDefined();
+    await second.jobs.discard([shared.digest]);
+    expect(await blobs.stat(shared.digest)).toBeUndefined();
+  });
+
+  it('never holds a file that another server discards meanwhile', async () => {
+    for (let round = 0; round < 20; round++) {
+      const { digest } = await store('discarded');
+      await first.jobs.hold(digest);
+      const [, held] = await Promise.allSettled([first.jobs.discard([digest]), second.jobs.hold(digest)]);
+      expect(held.status === 'fulfilled').toBe((await blobs.stat(digest)) !== undefined);
+      if (held.status === 'fulfilled') await second.jobs.discard([digest]);
+    }
+  });
+
   it('holds bytes that are stored again while a sweep is about to delete them', async () => {
     const { digest } = await store('stored twice');
     await first.jobs.drop([digest]);
