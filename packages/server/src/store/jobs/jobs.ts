@@ -120,13 +120,12 @@ export function createJobs({
    * worker, it is leased: a worker that is silent for `leaseMs` loses the job.
    */
   async function claim(services: readonly string[], worker?: string): Promise<ClaimedJob | undefined> {
-    const row = await unsettled.claim(services, worker);
-    if (!row) return undefined;
-    const { id, attempt, service } = row;
+    const claimed = await unsettled.claim(services, worker);
+    if (!claimed) return undefined;
+    const { id, attempt, service, request } = claimed.row;
     events.moved();
-    const inputs = await rows.readInputs(db, id);
     events.changed(id);
-    return { id, service, attempt, request: JSON.parse(row.request), inputs };
+    return { id, service, attempt, request: JSON.parse(request), inputs: claimed.inputs };
   }
 
   /**
