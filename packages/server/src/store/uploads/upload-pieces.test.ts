@@ -19,8 +19,12 @@ const owner = 'a';
 let folder: string;
 let database: Database<ServerSchema>;
 let blobs: Blobs;
+/** The same, as the second server has them. */
+let blobsOfSecond: Blobs;
 let servers: Uploads[];
 const seen: string[] = [];
+/** Called by the first server when it has counted a piece. */
+let counted: () => Promise<void>;
 
 async function* body(...chunks: Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* chunks;
@@ -46,26 +50,32 @@ onEachDatabase(({ newDatabase }) => {
       folder = await mkdtemp(join(tmpdir(), 'tomaat-pieces-'));
       database = await openServerDatabase(folder, await newDatabase());
       blobs = await openBlobs(join(folder, 'blobs'));
+      blobsOfSecond = await openBlobs(join(folder, 'blobs'));
     });
     afterAll(async () => {
       await blobs.close();
+      await blobsOfSecond.close();
       await database.close();
       await rm(folder, { recursive: true, force: true });
     });
     beforeEach(async () => {
       seen.length = 0;
+      counted = async () => {};
       servers = [];
-      for (const name of ['first', 'second'])
+      for (const [name, own] of [
+        ['first', blobs],
+        ['second', blobsOfSecond],
+      ] as const)
         servers.push(
           await openUploads({
             database,
-            blobs,
+            blobs: own,
             folder: join(folder, name),
             shared: {
               hold: async () => {},
-              release: async () => {},
+              release: () => (name === 'first' ? counted() : Promise.resolve()),
               async drop(digests) {
-                for (const digest of digests) await blobs.delete(digest, () => servers[0].keeps(digest));
+                for (const digest of digests) await own.delete(digest, () => servers[0].keeps(digest));
               },
             },
             maxBytes: 64 * mib,
@@ -254,6 +264,34 @@ onEachDatabase(({ newDatabase }) => {
         expect(await servers[1].find(owner, id)).toMatchObject({ digest: sha256('abcdef'), offsetBytes: 6 });
         expect(await blobsLeft()).toEqual([sha256('abcdef')]);
       });
+    });
+
+    describe('append() of a server that was paused at the end', () => {
+      it.each(['', 'announced '])(
+        'leaves an %supload as another server has completed it',
+        async (isAnnounced) => {
+          const { id } = await begin(6, isAnnounced ? sha256('abcdef') : undefined);
+          await servers[0].append(owner, id, 0, body(Buffer.from('abc')));
+          const paused = Promise.withResolvers<void>();
+          const resumed = Promise.withResolvers<void>();
+          counted = async () => {
+            paused.resolve();
+            await resumed.promise;
+          };
+          const first = servers[0].append(owner, id, 3, body(Buffer.from('def')));
+          first.catch(() => {});
+          await paused.promise;
+          // The row of a server that is paused ends.
+          await database.db.deleteFrom('upload_writer').execute();
+          const whole = { digest: sha256('abcdef'), offsetBytes: 6 };
+          const found = await servers[1].find(owner, id).finally(resumed.resolve);
+          expect(found).toMatchObject(whole);
+          expect(await first).toMatchObject(whole);
+          expect(await servers[1].use(owner, id)).toMatchObject(whole);
+          expect(seen).toEqual([`received ${whole.digest.slice(7, 15)}`]);
+          expect(await blobsLeft()).toEqual([whole.digest]);
+        },
+      );
     });
 
     describe('remove() and sweep()', () => {
