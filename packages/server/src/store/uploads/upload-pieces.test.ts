@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { sql } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../../test/support/each-database.ts';
 import { sender, sha256 } from '../../../test/uploads-fixture.ts';
@@ -25,6 +25,7 @@ let servers: Uploads[];
 const seen: string[] = [];
 /** Called by the first server when it has counted a piece. */
 let counted: () => Promise<void>;
+let removed: (upload: { id: string }, trx: Kysely<ServerSchema>) => Promise<unknown>;
 
 async function* body(...chunks: Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* chunks;
@@ -61,6 +62,7 @@ onEachDatabase(({ newDatabase }) => {
     beforeEach(async () => {
       seen.length = 0;
       counted = async () => {};
+      removed = async () => {};
       servers = [];
       for (const [name, own] of [
         ['first', blobs],
@@ -83,7 +85,10 @@ onEachDatabase(({ newDatabase }) => {
             isHeld: (digest) => servers[0].keeps(digest),
             witness: {
               received: async ({ digest }) => void seen.push(`received ${digest.slice(7, 15)}`),
-              removed: async (_upload, why) => void seen.push(why),
+              async removed(upload, why, trx) {
+                seen.push(why);
+                await removed(upload, trx as Kysely<ServerSchema>);
+              },
             },
           }),
         );
@@ -315,6 +320,23 @@ onEachDatabase(({ newDatabase }) => {
         await servers[1].sweep();
         expect(await piecesOf(id)).toEqual([]);
         expect(await blobsLeft()).toEqual([]);
+      });
+
+      it('leave what was used again while the sweep deleted another', async () => {
+        const ids = [(await begin(6)).id, (await begin(6)).id];
+        for (const id of ids) await servers[0].append(owner, id, 0, body(Buffer.from(`ab${id[0]}`)));
+        await database.db.updateTable('upload').set({ expires_ms: 1 }).execute();
+        removed = ({ id }, trx) =>
+          trx
+            .updateTable('upload')
+            .set({ expires_ms: Date.now() + 60_000 })
+            .where('id', '<>', id)
+            .execute();
+        expect(await servers[0].sweep()).toBe(1);
+        const [{ id }] = await database.db.selectFrom('upload').select('id').execute();
+        expect(await servers[1].find(owner, id)).toMatchObject({ offsetBytes: 3 });
+        expect(await piecesOf(id)).toHaveLength(1);
+        expect(await blobsLeft()).toHaveLength(1);
       });
 
       it('records once what two servers find expired', async () => {

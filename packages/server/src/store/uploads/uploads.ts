@@ -292,17 +292,19 @@ export async function openUploads(options: UploadsOptions) {
     return rows.length;
   }
 
-  /** Deletes an upload; false if it did not exist. Without `why` it was never complete, and nothing is recorded. */
-  async function drop(id: string, why?: 'deleted' | 'expired'): Promise<boolean> {
+  /**
+   * Deletes an upload; false if it did not exist, or has not expired at `expiredMs`. Without `why` it was never complete, and nothing is
+   * recorded.
+   */
+  async function drop(id: string, why?: 'deleted' | 'expired', expiredMs?: number): Promise<boolean> {
     const row = await database.transaction(async (trx) => {
-      const found = await trx
-        .deleteFrom('upload')
-        .where('id', '=', id)
-        .returning(['digest', 'owner'])
-        .executeTakeFirst();
+      let deletion = trx.deleteFrom('upload').where('id', '=', id);
+      if (expiredMs !== undefined) deletion = deletion.where('expires_ms', '<=', expiredMs);
+      const found = await deletion.returning(['digest', 'owner']).executeTakeFirst();
       if (found && why) await witness?.removed({ id, owner: found.owner }, why, trx);
       return found;
     });
+    if (!row && expiredMs !== undefined) return false;
     await parts.remove(id);
     const digest = row?.digest;
     if (digest && shared) await shared.drop([digest]);
@@ -334,7 +336,7 @@ export async function openUploads(options: UploadsOptions) {
     let count = 0;
     for (const { id } of expired) {
       if (writers.isWritten(id)) continue;
-      if (await drop(id, 'expired')) count++;
+      if (await drop(id, 'expired', now())) count++;
     }
     await leases?.sweep();
     await pieces?.sweep();
