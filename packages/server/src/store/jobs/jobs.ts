@@ -73,7 +73,7 @@ export function createJobs({
     isShared && database.openChannel ? (listener) => database.openChannel!(channelName, listener) : undefined,
   );
   const sharedHolds = isShared
-    ? createSharedHolds({ database, blobs, server: newServerName(), graceMs: deleteAfterMs })
+    ? createSharedHolds({ database, blobs, server: newServerName(), graceMs: deleteAfterMs, monotonicMs })
     : undefined;
   const holds = createBlobHolds(db, blobs, sharedHolds, monotonicMs);
   const durations = createJobDurations(db);

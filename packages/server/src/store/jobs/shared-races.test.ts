@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { postgresBin, startPostgres } from '../../../test/support/postgres.ts';
 import { type Blobs, openBlobs } from '../blobs/blobs.ts';
@@ -43,6 +44,11 @@ describe.skipIf(!postgresBin)('two servers of one PostgreSQL database', () => {
     opened.push(jobs);
     return jobs;
   }
+  async function store(text: string): Promise<{ digest: string }> {
+    await using writer = await blobs.create();
+    await writer.write(Buffer.from(text));
+    return writer.commit();
+  }
   const add = (jobs: Jobs, more: Partial<NewJob> = {}) =>
     jobs.create({ service: 's', owner: 'a', request, inputs: [], ...more });
 
@@ -63,6 +69,43 @@ describe.skipIf(!postgresBin)('two servers of one PostgreSQL database', () => {
     await first.sweep();
     expect(kept).toHaveLength(1);
     expect(await second.idsOf('a')).toEqual(kept);
+  });
+
+  it('leave a file its whole grace when it is stored again, and released, during a sweep', async () => {
+    const [first, second] = [open(), open()];
+    const { digest } = await store('twice');
+    await first.drop([digest]);
+    await sql`UPDATE blob_mark SET marked_ms = marked_ms - 61000`.execute(database.db);
+    const remove = blobs.delete.bind(blobs);
+    blobs.delete = async (...args) => {
+      await second.hold(digest);
+      await second.release([digest]);
+      return remove(...args);
+    };
+    await first.sweep().finally(() => {
+      blobs.delete = remove;
+    });
+    expect(await blobs.stat(digest)).toBeDefined();
+    await sql`UPDATE blob_mark SET marked_ms = marked_ms - 61000`.execute(database.db);
+    await first.sweep();
+    expect(await blobs.stat(digest)).toBeUndefined();
+  });
+
+  it('delete a file whose release the database did not take', async () => {
+    let aheadMs = 0;
+    const first = open({ monotonicMs: () => performance.now() + aheadMs });
+    const { digest } = await store('left');
+    await first.hold(digest);
+    await sql`ALTER TABLE blob_hold RENAME TO hidden`.execute(database.db);
+    await expect(first.release([digest])).rejects.toThrow('blob_hold');
+    await sql`ALTER TABLE hidden RENAME TO blob_hold`.execute(database.db);
+    expect(await first.isHeld(digest)).toBe(true);
+    aheadMs = 21_000;
+    await first.lapse();
+    expect(await first.isHeld(digest)).toBe(false);
+    await sql`UPDATE blob_mark SET marked_ms = marked_ms - 61000`.execute(database.db);
+    await first.sweep();
+    expect(await blobs.stat(digest)).toBeUndefined();
   });
 
   it('count the jobs of a day by one clock', async () => {
