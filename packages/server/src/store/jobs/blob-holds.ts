@@ -151,7 +151,11 @@ export function createBlobHolds(
       await drop(digests);
     },
     /** Renews what the requests to this process hold, where other servers have to know. */
-    renew: async (): Promise<void> => shared?.renew([...(holders.get(here)?.keys() ?? [])]),
+    async renew(): Promise<void> {
+      const left = (await shared?.renew([...(holders.get(here)?.keys() ?? [])])) ?? [];
+      for (const digest of left) await inTurn(digest, () => releaseShared(digest, here));
+      await drop(left);
+    },
     /** Also asks `keeps` before a blob is deleted. */
     keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
     /**

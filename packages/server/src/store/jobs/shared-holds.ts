@@ -17,8 +17,11 @@ export interface SharedHolds {
   mark(digests: Iterable<string>): Promise<void>;
   /** Deletes a blob without a grace by `remove`, within the lock that it is given. */
   removeNow(digest: string, remove: (within: DeleteWithin) => Promise<boolean>): Promise<boolean>;
-  /** Renews the holds of this server's requests, which are of these blobs; one that ended while the server was paused is made again. */
-  renew(digests: readonly string[]): Promise<void>;
+  /**
+   * Renews the holds of this server's requests, which are of these blobs; one that ended while the server was paused is made again.
+   * @returns what it has besides: the database did not answer when that was released
+   */
+  renew(digests: readonly string[]): Promise<string[]>;
   /** Calls `remove` with each marked blob whose grace is over, which deletes it within the lock that it is given. */
   sweep(remove: (digest: string, within: DeleteWithin) => Promise<boolean>): Promise<void>;
 }
@@ -104,14 +107,15 @@ export function createSharedHolds({
         }),
       ),
     async renew(digests) {
-      if (monotonicMs() - renewedMs < renewEveryMs) return;
-      renewedMs = monotonicMs();
+      if (monotonicMs() - renewedMs < renewEveryMs) return [];
       const renewed = await sql<{
         digest: string;
       }>`UPDATE blob_hold SET until_ms = ${nowMs} + ${holdMs}::bigint
         WHERE holder = ${named('')} RETURNING digest`.execute(db);
+      renewedMs = monotonicMs();
       const known = new Set(renewed.rows.map(({ digest }) => digest));
-      for (const digest of digests) if (!known.has(digest)) await this.hold(digest, '').catch(lostAlready);
+      for (const digest of digests) if (!known.delete(digest)) await this.hold(digest, '').catch(lostAlready);
+      return [...known];
     },
     async sweep(remove) {
       const lapsed = await sql<{ digest: string }>`DELETE FROM blob_hold WHERE until_ms <= ${nowMs}
@@ -124,9 +128,9 @@ export function createSharedHolds({
         await remove(digest, (unlink) =>
           database.transaction(async (trx) => {
             await lock(trx, digest);
-            const { rows } =
-              await sql`DELETE FROM blob_mark WHERE digest = ${digest} RETURNING digest`.execute(trx);
-            // Otherwise it has been stored again, or another server was quicker.
+            const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest}
+              AND marked_ms <= ${nowMs} - ${graceMs}::bigint RETURNING digest`.execute(trx);
+            // Otherwise it has been stored again, and may have a new mark, or another server was quicker.
             return rows.length > 0 && (await unlink());
           }),
         );

@@ -130,6 +130,18 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     for (const service of services) expect(most.get(service)).toBeLessThanOrEqual(limits[service]);
   }, 30_000);
 
+  it('leaves a job in the queue when its claim fails halfway', async () => {
+    const { db } = first.database;
+    const file = { name: 'volume', fileName: 'x.nrrd', ...(await store('input')) };
+    const id = await add({ inputs: [file] });
+    await sql`ALTER TABLE job_input RENAME TO hidden`.execute(db);
+    await expect(first.jobs.claim(['s'])).rejects.toThrow('job_input');
+    await sql`ALTER TABLE hidden RENAME TO job_input`.execute(db);
+    // A server that took it for its own would keep its lease.
+    await first.jobs.lapse();
+    expect(await second.jobs.claim(['s'], 'w')).toMatchObject({ id, attempt: 1, inputs: [file] });
+  });
+
   it('orders as the queue of one process does', async () => {
     const random = createRandom(5);
     const pick = <T>(list: readonly T[]) => list[Math.floor(random() * list.length)];
