@@ -153,7 +153,7 @@ export function createBlobHolds(
     /** Renews what the requests to this process hold, where other servers have to know. */
     async renew(): Promise<void> {
       const left = (await shared?.renew([...(holders.get(here)?.keys() ?? [])])) ?? [];
-      for (const digest of left) await inTurn(digest, () => releaseShared(digest, here));
+      await releaseShared(left, here);
       await drop(left);
     },
     /** Also asks `keeps` before a blob is deleted. */

@@ -39,6 +39,8 @@ export interface SharedHoldsOptions {
 const holdMs = 120_000;
 const attemptHoldMs = 24 * 3_600_000;
 const renewEveryMs = 20_000;
+/** Deletions of a sweep at once: a series has thousands of files, and each takes several answers of the database and the store. */
+const sweepLanes = 4;
 
 /** What was deleted meanwhile is found missing by the request itself. */
 function lostAlready(error: unknown): void {
@@ -124,8 +126,8 @@ export function createSharedHolds({
       const marked = await sql<{ digest: string }>`SELECT digest FROM blob_mark
         WHERE marked_ms <= ${nowMs} - ${graceMs}::bigint`.execute(db);
       // The lock is taken where no commit() of this process intervenes, for that holds the blob, and waits for the lock, too.
-      for (const { digest } of marked.rows)
-        await remove(digest, (unlink) =>
+      const removeMarked = (digest: string) =>
+        remove(digest, (unlink) =>
           database.transaction(async (trx) => {
             await lock(trx, digest);
             const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest}
@@ -134,6 +136,11 @@ export function createSharedHolds({
             return rows.length > 0 && (await unlink());
           }),
         );
+      const left = marked.rows.values();
+      const lane = async () => {
+        for (const { digest } of left) await removeMarked(digest);
+      };
+      await Promise.all(Array.from({ length: sweepLanes }, lane));
     },
   };
 }
