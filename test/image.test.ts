@@ -175,14 +175,8 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
     const start = async (name: string, workers: number) => {
       const port = await freePort();
       const args = [
-        '--tls-port',
-        '0',
-        '--workers',
-        `${workers}`,
-        '--blobs',
-        blobs,
-        '--data',
-        `/data/${name}`,
+        ...['--tls-port', '0', '--workers', `${workers}`],
+        ...['--blobs', blobs, '--data', `/data/${name}`],
       ];
       serve(`${server}-${name}`, port, args, more);
       await untilReady(`http://127.0.0.1:${port}`);
