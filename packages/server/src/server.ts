@@ -86,6 +86,8 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   const data = opened.use(await openServerData(apps, options));
   const { audit, recorder, identity, database, pseudonyms, jobs, blobs, uploads } = data;
   const isShared = database.dialect === 'postgres';
+  // One whose machine has the wrong time ends no session, and accepts no key that has expired.
+  const now = isShared ? data.clock.nowMs : Date.now;
   const services = createServices(apps, jobs, {
     address,
     defaultId: options.defaultService,
@@ -146,9 +148,13 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     required: options.login,
     contact: options.contact,
     scope: 'predict',
-    oidc: withPseudonyms(await openOidc(options.oidc, isShared ? database.db : undefined), pseudonyms),
+    oidc: withPseudonyms(
+      await openOidc(options.oidc, isShared ? { db: database.db, now } : undefined),
+      pseudonyms,
+    ),
     address,
     audit: recorder,
+    now,
     within: { transaction: database.transaction, recordIn: audit.recordIn },
   });
   // Not waited for: keys log in without the issuer.
@@ -167,6 +173,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     audit: recorder,
     storedOwner: pseudonyms.of,
     realm: 'TOMAAT server',
+    now,
   });
   const metrics = createServerMetrics(
     app,

@@ -12,7 +12,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest, tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { announcementOf } from './registry-helpers.ts';
-import { databaseEnv } from './support/tested-database.ts';
+import { databaseEnv, databaseOf } from './support/tested-database.ts';
 import { startTestServer, temporaryFolder } from './test-server.ts';
 
 /* Who gets in: what it takes to listen beyond this machine, keys, the port for old clients, the command line with login. */
@@ -225,6 +225,7 @@ describe('the legacy port', () => {
       host: '127.0.0.1',
       port: 0,
       dataFolder,
+      database: await databaseOf(dataFolder),
       logger: false,
       login: true,
       legacyPort: 0,

@@ -11,6 +11,7 @@ import { makeKey } from './access-fixture.ts';
 import { writeApp } from './app-fixture.ts';
 import { temporaryFolder, tomaat } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
+import { sharedOptions } from './support/tested-database.ts';
 
 /* What one user has with a server that wants a login: a stored key, cards, jobs. */
 
@@ -45,6 +46,7 @@ beforeAll(async () => {
     strictPort: false,
     dataFolder: at('data'),
     login: true,
+    ...(await sharedOptions(at('data'))),
     logger: pino({ level: 'silent' }),
   });
   ({ key } = await makeKey(at('data'), ['predict']));

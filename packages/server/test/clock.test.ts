@@ -5,6 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { findProgram } from '../../../test/programs.ts';
+import { createKey } from '../src/access/keys.ts';
+import { createSessions } from '../src/access/sessions.ts';
 import { openServerDatabase } from '../src/store/database/server-database.ts';
 import { makeKey } from './access-fixture.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
@@ -113,13 +115,22 @@ describe.skipIf(!faketime)('a server whose clock is set', () => {
       const ids = () => database.db.selectFrom('job').select(['id', 'expires_ms']).execute();
       const expiresMs = Date.now() + hourMs;
       await add('kept', expiresMs);
-      for (const offset of ['-24h', '+2h']) {
+      const nowMs = Date.now();
+      const key = await createKey(database.db as never, { label: 'x', scopes: ['predict'] });
+      const cookie = await createSessions({ db: database.db }).open({
+        label: 'x',
+        owner: 'a',
+        keyId: key.id,
+      });
+      const isLoggedIn = () => createSessions({ db: database.db, now: () => nowMs }).find(cookie);
+      for (const offset of ['-24h', '+24h']) {
         await setClock(offset);
         // Two sweeps while the clock is set: each deletes what has expired by the database's clock.
         for (const old of ['first', 'second']) {
           await add(old, 1000);
           await expect.poll(ids).toEqual([{ id: 'kept', expires_ms: expiresMs }]);
         }
+        expect(await isLoggedIn()).toBeDefined();
       }
     },
   );

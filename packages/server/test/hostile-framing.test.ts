@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { goodFile } from '../../core/test/bad-files.ts';
 import { startRegistry } from '../src/registry/start.ts';
 import { filesIn, smugglingVectors, watchMemory } from './hostile.ts';
@@ -66,6 +66,8 @@ describe('the server', () => {
     });
     expect(first.status).toBe(200);
     await first.arrayBuffer();
+    // Its job is deleted then.
+    await vi.waitFor(async () => expect(await server.files()).toEqual([]), 20_000);
   });
   afterAll(() => server?.[Symbol.asyncDispose]());
 

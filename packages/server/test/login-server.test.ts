@@ -26,9 +26,10 @@ describe('a server and a registry with login', () => {
     server = await startTestServer(['threshold'], { login: true, oidc, page });
     const { dataFolder } = server;
     const common = { host: '127.0.0.1', port: 0, dataFolder, logger: false } as const;
-    registry = await startRegistry({ ...common, login: true, oidc, page });
+    const database = await databaseOf(dataFolder);
+    registry = await startRegistry({ ...common, database, login: true, oidc, page });
     await using keys = await openKeyFolder(dataFolder, ['server', 'registry'], {
-      shared: await databaseOf(dataFolder),
+      shared: database,
     });
     ({ key } = await createKey(keys.databases, { label: 'ward 3', scopes: ['predict'] }));
   }, 60_000);

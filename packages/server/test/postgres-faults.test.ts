@@ -1,4 +1,5 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Job } from '@tomaat/client';
@@ -195,6 +196,34 @@ describe.skipIf(!postgresBin)('a PostgreSQL database', () => {
     expect(events.length).toBeGreaterThan(1);
     const [, , kind, data] = events.at(-1)!;
     expect(kind === 'gone' ? 'canceled' : (JSON.parse(data) as Job).state).toBe('canceled');
+  });
+
+  it('that is away while a prediction ends costs neither its result nor a second run', async () => {
+    const [gate, done] = ['gate', 'done'].map((name) => join(folder, name));
+    const infer = `const { existsSync, writeFileSync } = await import('node:fs');
+      while (!existsSync(${JSON.stringify(gate)})) await sleep(20);
+      writeFileSync(${JSON.stringify(done)}, '');
+      ${inferBright}`;
+    const app = await writeApp(folder, 'waits', { infer });
+    await using server = await startTestServer([app], { workers: 1, database: await postgres.database() });
+    const created = await fetch(`${server.url}/api/services/waits/predictions`, {
+      method: 'POST',
+      body: Uint8Array.from(await encode(phantom(), 'nii.gz')),
+      headers: { 'content-type': 'application/octet-stream', prefer: 'wait=0' },
+    });
+    const { id } = (await created.json()) as Job;
+    const address = `${server.url}/api/jobs/${id}`;
+    const job = async () => (await (await fetch(address)).json()) as Job;
+    await expect.poll(async () => (await job()).state).toBe('running');
+    await postgres.kill();
+    await writeFile(gate, '');
+    await expect.poll(() => existsSync(done)).toBe(true);
+    // Its files are being taken over.
+    await expect.poll(async () => (await readdir(join(server.dataFolder, 'blobs', 'sha256'))).length).toBe(2);
+    await postgres.start();
+    await expect.poll(async () => (await job()).state).not.toBe('running');
+    expect(await job()).toMatchObject({ state: 'succeeded', attempt: 1 });
+    expect((await fetch(`${address}/outputs/segmentation`)).status).toBe(200);
   });
 
   it('that vanishes without a word is given up, and is used again when it is back', async () => {

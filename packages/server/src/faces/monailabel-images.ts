@@ -109,7 +109,7 @@ async function receiveImage(
     );
     await uploads.groups.put({ ...keyOf(received), holder: holderOf(request) }, files, hold);
   } finally {
-    await jobs.release(held);
+    await jobs.discard(held);
   }
 }
 

@@ -59,10 +59,11 @@ export function createAdmission(
 
   /**
    * Disconnects a sender to admit another: the slowest of all if it is too slow; otherwise the slowest of the owner
-   * with the most bodies, if that is more than the new caller would have. False if no sender can be disconnected.
+   * with the most bodies on their way, if that is more than the new caller would have. False if no sender can be disconnected.
    */
   function makeRoomFor(owner: string): boolean {
-    const senders = byPace();
+    // Whoever has sent everything waits for this server: for its disk, its database or its store of files.
+    const senders = byPace().filter(({ request }) => !request.raw.complete);
     const counts = new Map<string, number>();
     for (const sender of senders) counts.set(sender.owner, (counts.get(sender.owner) ?? 0) + 1);
     const [rich, most] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a), ['', 0]);

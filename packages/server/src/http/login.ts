@@ -40,6 +40,7 @@ export interface LoginOptions {
   readonly audit?: Pick<Audit, 'record'>;
   /** Records a login in the transaction of its session; if missing, `audit` does so afterwards. */
   readonly within?: Pick<Database<SessionSchema & KeySchema>, 'transaction'> & Pick<Audit, 'recordIn'>;
+  /** Of sessions and keys, ms since 1970; several servers of one database have the same. */
   readonly now?: () => number;
 }
 
@@ -56,15 +57,15 @@ type Recognise = (key: string, request: FastifyRequest) => Promise<ApiKey | unde
 
 /**
  * The issuer of these settings; the library that talks to it is loaded only if one is set. `shared`: the database that several
- * servers share.
+ * servers share, and the clock of all of them.
  */
 export async function openOidc(
   settings: OidcSettings | undefined,
-  shared?: Kysely<SessionSchema>,
+  shared?: { readonly db: Kysely<SessionSchema>; now(): number },
 ): Promise<Oidc | undefined> {
   if (!settings) return undefined;
-  const logins = shared && storeLogins(shared, Date.now);
-  return (await import('../access/oidc.ts')).createOidc({ settings, logins });
+  const logins = shared && storeLogins(shared.db, shared.now);
+  return (await import('../access/oidc.ts')).createOidc({ settings, logins, now: shared?.now });
 }
 
 const keySchema = z.strictObject({ key: z.string().max(200) });

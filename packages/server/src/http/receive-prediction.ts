@@ -67,7 +67,7 @@ export async function receivePrediction(
   context: ServerContext,
 ): Promise<ReceivedPrediction> {
   const held: string[] = [];
-  const release = () => context.jobs.release(held.splice(0));
+  const release = () => context.jobs.discard(held.splice(0));
   const keep: Keep = async ({ digest }) => {
     await context.jobs.hold(digest);
     held.push(digest);
@@ -110,7 +110,7 @@ export async function receivePrediction(
           keep,
           release: async (digest) => {
             held.splice(held.indexOf(digest), 1);
-            await context.jobs.release([digest]);
+            await context.jobs.discard([digest]);
           },
         })
       : received.map((file, i) => ({ file, name: names[i] }));

@@ -107,7 +107,10 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       required: options.login ?? false,
       contact: options.contact,
       scope: 'predict',
-      oidc: withPseudonyms(await openOidc(options.oidc, isShared ? entries.db : undefined), pseudonyms),
+      oidc: withPseudonyms(
+        await openOidc(options.oidc, isShared ? { db: entries.db, now } : undefined),
+        pseudonyms,
+      ),
       address,
       audit: options.audit,
       now,

@@ -164,7 +164,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       database,
       blobs,
       folder: join(dataFolder, 'uploads'),
-      shared: isShared ? { hold: jobs.hold, release: jobs.release, drop: jobs.drop } : undefined,
+      shared: isShared ? { hold: jobs.hold, release: jobs.release, drop: jobs.dropNow } : undefined,
       maxBytes: options.maxUploadBytes,
       leaseMs: options.uploadTtlMs,
       now: nowMs,

@@ -22,12 +22,16 @@ export interface JobSource {
   /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
   isRunning(job: ClaimedJob): boolean | Promise<boolean>;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
-  /** Takes the outputs over and settles the job, whose networks were computed `by`; false if the job no longer runs this attempt. */
+  /**
+   * Takes the outputs over and settles the job, whose networks were computed `by`, also if that has to wait until what it needs is back,
+   * or `signal` aborts; false if the job no longer runs this attempt.
+   */
   complete(
     job: ClaimedJob,
     outputs: readonly WrittenOutput[],
     seconds: number,
     by: ComputedBy,
+    signal: AbortSignal,
   ): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
   /** Returns an unfinished job, for others to compute. */

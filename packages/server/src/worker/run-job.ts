@@ -9,11 +9,9 @@ import type { ClaimedJob } from '../store/jobs/job-records.ts';
 import type { ChildPool } from './child-pool.ts';
 import type { ChildResult } from './child-process.ts';
 import type { JobSource } from './job-source.ts';
+import { firstPauseMs, longestPauseMs, patiently } from './patiently.ts';
 import type { StopRequest } from './stop-request.ts';
 import { attemptFolder, noteChild } from './survivors.ts';
-
-/** Time between two attempts to record the end of a job. */
-const longestPauseMs = 5_000;
 
 /** Inputs of a job that are looked up, or fetched, together: a DICOM series has thousands. */
 const inputsAtATime = 8;
@@ -52,18 +50,15 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   async function run(job: ClaimedJob, device: ComputeDevice, computed: () => void): Promise<void> {
     const abort = new AbortController();
     running.set(job.id, abort);
-    if (!(await source.isRunning(job))) {
-      running.delete(job.id);
-      return;
-    }
     const folder = attemptFolder(workFolder, job);
     try {
+      if (!(await patiently(abort.signal, () => source.isRunning(job)))) return;
       const app = apps.get(job.service);
       if (!app) throw new TomaatError('NOT_FOUND', `The service ${job.service} is no longer offered here.`);
       const { outputs, seconds, times, rewrites } = await compute(job, app, device, folder, abort);
       computed();
       const by = { device: device.device, rewrites };
-      const accepted = await source.complete(job, outputs, seconds, by);
+      const accepted = await source.complete(job, outputs, seconds, by, abort.signal);
       const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
       logger.info(
         {
@@ -97,7 +92,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     try {
       const files = await mapFew(job.inputs, inputsAtATime, async (input) => ({
         input: input.name,
-        path: await source.inputPath(job, input, folder, abort.signal),
+        path: await patiently(abort.signal, () => source.inputPath(job, input, folder, abort.signal)),
         name: input.fileName,
         sizeBytes: input.sizeBytes,
       }));
@@ -161,7 +156,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
 
   /** Settles a job as failed, retrying until that works or all is closed: otherwise it would count as running forever. */
   async function failPatiently(job: ClaimedJob, why: TomaatError): Promise<void> {
-    for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
+    for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
         await source.fail(job, why);
         return;

@@ -6,7 +6,7 @@ import { TomaatError } from '@tomaat/core';
 import { sql } from 'kysely';
 import { afterEach, beforeEach, expect, it, onTestFinished } from 'vitest';
 import { canLimitFileSize, limitFileSize } from '../../../test/file-size-limit.ts';
-import { isUniqueViolation, lockDataFolder, type Migration, openDatabase, sizeOf } from './database.ts';
+import { lockDataFolder, type Migration, openDatabase, sizeOf } from './database.ts';
 
 interface Schema {
   note: { id: string; text: string | null; size: number; done: number };
@@ -101,19 +101,6 @@ it('openDatabase() and lockDataFolder() make their folder for its owner alone', 
   } finally {
     process.umask(before);
   }
-});
-
-it('isUniqueViolation() distinguishes a duplicate key from other faults', async () => {
-  await using database = await openDatabase<Schema>(file(), [first]);
-  await database.db.insertInto('note').values(note('a')).execute();
-  const twice = await database.db
-    .insertInto('note')
-    .values(note('a'))
-    .execute()
-    .catch((error) => error);
-  expect(isUniqueViolation(twice)).toBe(true);
-  const wrong = await sql`SELECT nothing FROM nowhere`.execute(database.db).catch((error) => error);
-  expect(isUniqueViolation(wrong)).toBe(false);
 });
 
 it('transaction() commits entirely or not at all, and excludes others until then', async () => {
@@ -447,20 +434,4 @@ it.skipIf(!canLimitFileSize)('transaction() reports a disk failure, and keeps no
   }
   await db.insertInto('note').values(note('c')).execute();
   expect(await db.selectFrom('note').select('id').execute()).toEqual([{ id: 'a' }, { id: 'c' }]);
-});
-
-it('isUniqueViolation() accepts a unique column, but no errors of other kinds', async () => {
-  await using database = await openDatabase<Schema>(file(), [first]);
-  const { db } = database;
-  await sql`CREATE UNIQUE INDEX once ON note (text)`.execute(db);
-  await db.insertInto('note').values(note('a', 'x')).execute();
-  const fault = (values: object) =>
-    db
-      .insertInto('note')
-      .values(values as never)
-      .execute()
-      .catch((error) => error);
-  expect(isUniqueViolation(await fault(note('b', 'x')))).toBe(true);
-  expect(isUniqueViolation(await fault({ ...note('b'), size: null }))).toBe(false);
-  expect([undefined, new Error('x')].map(isUniqueViolation)).toEqual([false, false]);
 });

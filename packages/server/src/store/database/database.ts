@@ -141,15 +141,6 @@ export function emptied(file: string, evidence: string): TomaatError {
 /** Size of a file in bytes; 0 if it does not exist. */
 export const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 
-/** Whether an error means that a row with this key already exists. */
-export function isUniqueViolation(error: unknown): boolean {
-  // SQLITE_CONSTRAINT_UNIQUE and SQLITE_CONSTRAINT_PRIMARYKEY, https://sqlite.org/rescode.html
-  const code = sqliteCode(error);
-  // PostgreSQL's unique_violation.
-  if ((error as { code?: unknown } | undefined)?.code === '23505') return true;
-  return code === 2067 || code === 1555;
-}
-
 interface MigrationTable {
   tomaat_migration: { number: number; name: string; applied_at: string };
 }

@@ -145,7 +145,7 @@ export interface SharedBlobHolds {
   /** Keeps a blob for this server until it is released. @throws TomaatError BUSY if another server has just deleted it */
   hold(digest: string): Promise<void>;
   release(digests: Iterable<string>): Promise<void>;
-  /** Deletes, a little later, those that nothing refers to. */
+  /** Deletes those that nothing refers to. */
   drop(digests: Iterable<string>): Promise<void>;
 }
 

@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely';
-import type { Blobs } from '../blobs/blobs.ts';
+import type { Blobs, DeleteWithin } from '../blobs/blobs.ts';
 import type { JobsSchema } from '../database/job-schema.ts';
 import type { SharedHolds } from './shared-holds.ts';
 
@@ -42,29 +42,60 @@ export function createBlobHolds(
 
   /** Deletes those blobs that nothing refers to any longer; where others may refer to them, they are marked for that. */
   async function drop(digests: Iterable<string>): Promise<void> {
-    for (const digest of new Set(digests)) {
-      if (shared) await shared.mark(digest);
-      else await blobs.delete(digest, () => isHeld(digest));
+    if (shared) await shared.mark(digests);
+    else for (const digest of new Set(digests)) await blobs.delete(digest, () => isHeld(digest));
+  }
+
+  /** Those of the digests that no job has; in one query, because a series has thousands. */
+  async function withoutJobs(digests: Iterable<string>): Promise<Set<string>> {
+    const left = new Set(digests);
+    if (left.size === 0) return left;
+    const of = (table: 'job_input' | 'job_output') =>
+      db
+        .selectFrom(table)
+        .select('digest')
+        .where('digest', 'in', [...left]);
+    const ofJobs = await of('job_input').union(of('job_output')).execute();
+    for (const { digest } of ofJobs) left.delete(digest);
+    return left;
+  }
+
+  /**
+   * Does so at once, also where others may be storing the same bytes: they are told to send them again. Not for what commit() or
+   * adopt() calls, which the deletion waits for.
+   */
+  async function dropNow(digests: Iterable<string>): Promise<void> {
+    for (const digest of await withoutJobs(digests)) {
+      const remove = (within?: DeleteWithin) => blobs.delete(digest, () => isHeld(digest), within);
+      if (!shared) await remove();
+      else if (!(await isHeld(digest))) await shared.removeNow(digest, remove);
     }
   }
 
   /** Another request may hold it by now: then its row is this one's, too. */
-  async function releaseShared(digest: string, holder: string): Promise<void> {
-    if (!holders.get(holder)?.has(digest)) await shared?.release(digest, holder);
+  async function releaseShared(digests: readonly string[], holder: string): Promise<void> {
+    await inTurn(digests, async () =>
+      shared?.release(
+        digests.filter((digest) => !holders.get(holder)?.has(digest)),
+        holder,
+      ),
+    );
   }
 
-  async function release(digests: Iterable<string>, holder = here): Promise<void> {
+  async function release(digests: Iterable<string>, holder = here, dropped = drop): Promise<void> {
     const held = holders.get(holder);
+    const released: string[] = [];
     for (const digest of digests) {
       const count = (held?.get(digest) ?? 0) - 1;
       if (count > 0) held?.set(digest, count);
       else {
         held?.delete(digest);
-        if (shared) await inTurn(digest, () => releaseShared(digest, holder));
+        released.push(digest);
       }
     }
     if (held?.size === 0) holders.delete(holder);
-    await drop(digests);
+    if (shared) await releaseShared(released, holder);
+    await dropped(digests);
   }
 
   /** Drops every blob that nothing refers to; returns how many were deleted at once. */
@@ -79,7 +110,7 @@ export function createBlobHolds(
       if (held.has(digest)) continue;
       if (!shared) deleted += (await blobs.delete(digest, () => isHeld(digest))) ? 1 : 0;
       // Another server may have stored it this moment, and not yet have written for whom.
-      else if (!(await isHeld(digest))) await shared.mark(digest);
+      else if (!(await isHeld(digest))) await shared.mark([digest]);
     }
     return deleted;
   }
@@ -87,6 +118,7 @@ export function createBlobHolds(
   return {
     isHeld,
     drop,
+    dropNow,
     /**
      * Keeps a blob, regardless of rows, until it is released as many times for this holder: a request to this process, unless
      * another one is named.
@@ -99,13 +131,15 @@ export function createBlobHolds(
       held.set(digest, count);
       if (!shared) return;
       try {
-        await inTurn(digest, () => shared.hold(digest, holder));
+        await inTurn([digest], () => shared.hold(digest, holder));
       } catch (error) {
         await release([digest], holder).catch(() => {});
         throw error;
       }
     },
     release,
+    /** Releases what a request to this process has held, and deletes at once what is then not held: it may name a patient. */
+    discard: (digests: Iterable<string>): Promise<void> => release(digests, here, dropNow),
     /** The blobs that are held for a holder, at any server. */
     heldFor: async (holder: string): Promise<string[]> =>
       (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])],
@@ -113,11 +147,15 @@ export function createBlobHolds(
     async releaseAll(holder: string): Promise<void> {
       const digests = (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])];
       holders.delete(holder);
-      for (const digest of digests) await inTurn(digest, () => releaseShared(digest, holder));
+      if (shared) await releaseShared(digests, holder);
       await drop(digests);
     },
     /** Renews what the requests to this process hold, where other servers have to know. */
-    renew: async (): Promise<void> => shared?.renew([...(holders.get(here)?.keys() ?? [])]),
+    async renew(): Promise<void> {
+      const left = (await shared?.renew([...(holders.get(here)?.keys() ?? [])])) ?? [];
+      await releaseShared(left, here);
+      await drop(left);
+    },
     /** Also asks `keeps` before a blob is deleted. */
     keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
     /**
@@ -139,16 +177,16 @@ export function createBlobHolds(
   };
 }
 
-/** Runs what concerns one blob one after the other, as it was asked for. */
+/** Runs what concerns the same blobs one after the other, as it was asked for. */
 function createTurns() {
   const last = new Map<string, Promise<void>>();
-  return async (digest: string, work: () => Promise<void>): Promise<void> => {
-    const turn = (last.get(digest) ?? Promise.resolve()).then(work, work);
-    last.set(digest, turn);
+  return async (digests: readonly string[], work: () => Promise<void>): Promise<void> => {
+    const turn = Promise.allSettled(digests.map((digest) => last.get(digest))).then(work);
+    for (const digest of digests) last.set(digest, turn);
     try {
       await turn;
     } finally {
-      if (last.get(digest) === turn) last.delete(digest);
+      for (const digest of digests) if (last.get(digest) === turn) last.delete(digest);
     }
   };
 }

@@ -338,18 +338,19 @@ export async function deleteOutputs(db: Db, id: string): Promise<string[]> {
   return rows.map(({ digest }) => digest);
 }
 
-/** Deletes a settled job with its rows; undefined if it does not exist. `digests`: the blobs of its outputs. */
+/**
+ * Deletes a settled job with its rows; undefined if it does not exist, or has not expired at `expiredMs`. `digests`: the blobs of its
+ * outputs.
+ */
 export async function deleteJob(
   trx: Db,
   id: string,
+  expiredMs?: number,
 ): Promise<{ service: string; owner: string; digests: string[] } | undefined> {
   const outputs = await trx.selectFrom('job_output').select('digest').where('job', '=', id).execute();
-  const row = await trx
-    .deleteFrom('job')
-    .where('id', '=', id)
-    .where('state', 'not in', ['queued', 'running'])
-    .returning(['service', 'owner'])
-    .executeTakeFirst();
+  let deletion = trx.deleteFrom('job').where('id', '=', id).where('state', 'not in', ['queued', 'running']);
+  if (expiredMs !== undefined) deletion = deletion.where('expires_ms', '<=', expiredMs);
+  const row = await deletion.returning(['service', 'owner']).executeTakeFirst();
   return row && { ...row, digests: outputs.map((output) => output.digest) };
 }
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isSettled } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { Blobs } from '../blobs/blobs.ts';
-import { type Database, isUniqueViolation } from '../database/database.ts';
+import type { Database } from '../database/database.ts';
 import { createJobEvents, readUntil } from '../database/job-events.ts';
 import type { JobsSchema } from '../database/job-schema.ts';
 import { createBlobHolds } from './blob-holds.ts';
@@ -37,7 +37,7 @@ export interface JobsOptions {
   witness?: JobWitness;
   /** Wall clock, ms. */
   now?(): number;
-  /** The clock by which settled jobs expire, ms; the wall clock if missing. */
+  /** The clock by which settled jobs expire and days begin, ms; the wall clock if missing. */
   steadyMs?(): number;
   /** Clock of leases, ms: monotonic, independent of the wall clock. */
   monotonicMs?(): number;
@@ -73,7 +73,7 @@ export function createJobs({
     isShared && database.openChannel ? (listener) => database.openChannel!(channelName, listener) : undefined,
   );
   const sharedHolds = isShared
-    ? createSharedHolds({ database, blobs, server: newServerName(), graceMs: deleteAfterMs })
+    ? createSharedHolds({ database, blobs, server: newServerName(), graceMs: deleteAfterMs, monotonicMs })
     : undefined;
   const holds = createBlobHolds(db, blobs, sharedHolds, monotonicMs);
   const durations = createJobDurations(db);
@@ -96,14 +96,14 @@ export function createJobs({
     try {
       await unsettled.admit({ id, owner, service, urgency, created_ms: createdMs }, async (trx) => {
         // Checked again, because other jobs of this owner may have been created since its body began.
-        await requireLimits(trx, owner, limits, now());
-        if (limits.perDay !== undefined) await countToday(trx, owner, now());
+        await requireLimits(trx, owner, limits, steadyMs());
+        if (limits.perDay !== undefined) await countToday(trx, owner, steadyMs());
         await rows.insertJob(trx, job, { id, createdMs, urgency });
         await witness.accepted?.({ id, service, owner, inputs: job.inputs }, trx);
       });
     } catch (error) {
-      const existing =
-        isUniqueViolation(error) && key !== undefined ? await rows.findByKey(db, owner, key) : undefined;
+      // An equal request may have created it meanwhile, at another server, and thereby reached a limit.
+      const existing = key !== undefined ? await rows.findByKey(db, owner, key) : undefined;
       if (!existing) throw error;
       return sameRequest(existing, job);
     }
@@ -120,13 +120,12 @@ export function createJobs({
    * worker, it is leased: a worker that is silent for `leaseMs` loses the job.
    */
   async function claim(services: readonly string[], worker?: string): Promise<ClaimedJob | undefined> {
-    const row = await unsettled.claim(services, worker);
-    if (!row) return undefined;
-    const { id, attempt, service } = row;
+    const claimed = await unsettled.claim(services, worker);
+    if (!claimed) return undefined;
+    const { id, attempt, service, request } = claimed.row;
     events.moved();
-    const inputs = await rows.readInputs(db, id);
     events.changed(id);
-    return { id, service, attempt, request: JSON.parse(row.request), inputs };
+    return { id, service, attempt, request: JSON.parse(request), inputs: claimed.inputs };
   }
 
   /**
@@ -193,10 +192,10 @@ export function createJobs({
     return lapsed.map(({ id }) => id);
   }
 
-  /** Deletes a settled job with its results; false if it does not exist. */
+  /** Deletes a settled job with its results; false if it does not exist, or was to have expired and is kept longer by now. */
   async function remove(id: string, why: 'deleted' | 'expired' = 'deleted'): Promise<boolean> {
     const removed = await database.transaction(async (trx) => {
-      const job = await rows.deleteJob(trx, id);
+      const job = await rows.deleteJob(trx, id, why === 'expired' ? steadyMs() : undefined);
       if (job) await witness.removed?.({ id, service: job.service, owner: job.owner }, why, trx);
       return job;
     });
@@ -284,9 +283,11 @@ export function createJobs({
       ),
     hold: holds.hold,
     release: holds.release,
+    discard: holds.discard,
     heldFor: holds.heldFor,
     releaseAll: holds.releaseAll,
     drop: holds.drop,
+    dropNow: holds.dropNow,
     isHeld: holds.isHeld,
     keepAlso: holds.keepAlso,
     watch: events.watch,
@@ -298,7 +299,7 @@ export function createJobs({
     /** Throws BUSY when the queue is full for this owner; call it before the body of a request is read. */
     requireRoom: unsettled.requireRoom,
     /** Throws LIMIT_REACHED when another job would exceed this owner's limits. */
-    requireLimits: (owner: string, limits: JobLimits = {}) => requireLimits(db, owner, limits, now()),
+    requireLimits: (owner: string, limits: JobLimits = {}) => requireLimits(db, owner, limits, steadyMs()),
     /** Whether this owner has used this idempotency key for a job that still exists. */
     isKnown: async (owner: string, idempotencyKey: string) =>
       (await rows.findByKey(db, owner, idempotencyKey)) !== undefined,

@@ -130,6 +130,18 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     for (const service of services) expect(most.get(service)).toBeLessThanOrEqual(limits[service]);
   }, 30_000);
 
+  it('leaves a job in the queue when its claim fails halfway', async () => {
+    const { db } = first.database;
+    const file = { name: 'volume', fileName: 'x.nrrd', ...(await store('input')) };
+    const id = await add({ inputs: [file] });
+    await sql`ALTER TABLE job_input RENAME TO hidden`.execute(db);
+    await expect(first.jobs.claim(['s'])).rejects.toThrow('job_input');
+    await sql`ALTER TABLE hidden RENAME TO job_input`.execute(db);
+    // A server that took it for its own would keep its lease.
+    await first.jobs.lapse();
+    expect(await second.jobs.claim(['s'], 'w')).toMatchObject({ id, attempt: 1, inputs: [file] });
+  });
+
   it('orders as the queue of one process does', async () => {
     const random = createRandom(5);
     const pick = <T>(list: readonly T[]) => list[Math.floor(random() * list.length)];
@@ -348,6 +360,27 @@ describe.skipIf(!postgresBin)('jobs of servers that share PostgreSQL', () => {
     expect(await second.jobs.heldFor('attempt 1 of x')).toEqual([held.digest]);
     await second.jobs.releaseAll('attempt 1 of x');
     expect(await first.jobs.heldFor('attempt 1 of x')).toEqual([]);
+  });
+
+  it('deletes at once what a request discards, unless another server holds it', async () => {
+    const [one, shared] = await Promise.all(['one', 'shared'].map(store));
+    for (const { digest } of [one, shared]) await first.jobs.hold(digest);
+    await second.jobs.hold(shared.digest);
+    await first.jobs.discard([one.digest, shared.digest]);
+    expect(await blobs.stat(one.digest)).toBeUndefined();
+    expect(await blobs.stat(shared.digest)).toBeDefined();
+    await second.jobs.discard([shared.digest]);
+    expect(await blobs.stat(shared.digest)).toBeUndefined();
+  });
+
+  it('never holds a file that another server discards meanwhile', async () => {
+    for (let round = 0; round < 20; round++) {
+      const { digest } = await store('discarded');
+      await first.jobs.hold(digest);
+      const [, held] = await Promise.allSettled([first.jobs.discard([digest]), second.jobs.hold(digest)]);
+      expect(held.status === 'fulfilled').toBe((await blobs.stat(digest)) !== undefined);
+      if (held.status === 'fulfilled') await second.jobs.discard([digest]);
+    }
   });
 
   it('holds bytes that are stored again while a sweep is about to delete them', async () => {

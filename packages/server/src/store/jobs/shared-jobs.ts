@@ -136,18 +136,18 @@ export function createSharedJobs(options: SharedJobsOptions): UnsettledJobs {
     },
     async claim(services, worker) {
       if (services.length === 0) return undefined;
-      const row = await database.transaction(async (trx) => {
+      const claimed = await database.transaction(async (trx) => {
         await lockAlone(trx, 'claim');
         for (;;) {
           const next = await nextQueued(trx, services, now());
           if (!next) return undefined;
-          const started = await start(trx, next.id, next.attempt + 1, worker);
+          const row = await start(trx, next.id, next.attempt + 1, worker);
           // Otherwise it was cancelled meanwhile.
-          if (started) return started;
+          if (row) return { row, inputs: await rows.readInputs(trx, row.id) };
         }
       });
-      if (row && worker === undefined) own.set(row.id, row.attempt);
-      return row;
+      if (claimed && worker === undefined) own.set(claimed.row.id, claimed.row.attempt);
+      return claimed;
     },
     requeued({ id }) {
       own.delete(id);

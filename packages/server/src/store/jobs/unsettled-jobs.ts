@@ -4,7 +4,7 @@ import type { JobEvents } from '../database/job-events.ts';
 import type { JobRow, JobsSchema } from '../database/job-schema.ts';
 import { createQueueRoom } from './job-limits.ts';
 import { createJobQueue, type QueuedJob } from './job-queue.ts';
-import type { Attempt } from './job-records.ts';
+import type { Attempt, InputFile } from './job-records.ts';
 import * as rows from './job-rows.ts';
 import { createLeases } from './leases.ts';
 
@@ -22,8 +22,10 @@ export interface UnsettledJobs {
    * @throws TomaatError BUSY when the queue is full for this owner
    */
   admit(job: NewRow, insert: (trx: Transaction<JobsSchema>) => Promise<void>): Promise<void>;
-  /** The next job of these services becomes running. With `worker`, the name of a remote worker, it is leased. */
-  claim(services: readonly string[], worker?: string): Promise<JobRow | undefined>;
+  /**
+   * The next job of these services becomes running, unless this rejects. With `worker`, the name of a remote worker, it is leased.
+   */
+  claim(services: readonly string[], worker?: string): Promise<Claim | undefined>;
   /** An attempt ended without a result; its row is queued again. */
   requeued(row: JobRow): void;
   /** A job is settled: others move up, and one held back by its service's limit may start. */
@@ -52,6 +54,12 @@ export interface UnsettledJobs {
    * the last time that it could not be.
    */
   takeLapsed(): Promise<{ id: string; attempt?: number; heard: boolean }[]>;
+}
+
+/** A job that has just become running. Its files are read with it: one whose claim had failed halfway would run nowhere. */
+export interface Claim {
+  readonly row: JobRow;
+  readonly inputs: InputFile[];
 }
 
 export type NewRow = Pick<JobRow, 'id' | 'service' | 'owner' | 'created_ms' | 'urgency'>;
@@ -128,15 +136,17 @@ export function createUnsettledJobs(options: UnsettledJobsOptions): UnsettledJob
     await rows.rewriteJob(db, id).catch(() => {});
   }
 
-  async function claim(services: readonly string[], worker?: string): Promise<JobRow | undefined> {
+  async function claim(services: readonly string[], worker?: string): Promise<Claim | undefined> {
     await load();
     let row: JobRow | undefined;
+    let inputs: InputFile[] = [];
     do {
       // Before the first await, so that no other slot takes the same job.
       const taken = take(services);
       if (!taken) return undefined;
       const { job, attempt } = taken;
       try {
+        inputs = await rows.readInputs(db, job.id);
         const start = (at: typeof db) =>
           rows.startAttempt(at, { id: job.id, attempt, startedMs: options.now(), worker });
         // A power failure also ends this process's own children, so it may undo their claims; a remote worker
@@ -153,7 +163,7 @@ export function createUnsettledJobs(options: UnsettledJobsOptions): UnsettledJob
     const { id, attempt } = row;
     if (worker !== undefined) leases.begin(id);
     else setTimeout(() => void syncClaim(id, attempt), claimSyncMs).unref();
-    return row;
+    return { row, inputs };
   }
 
   return {

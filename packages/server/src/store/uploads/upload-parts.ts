@@ -22,8 +22,8 @@ export interface UploadParts {
   pathOf(id: string): string;
   create(id: string): Promise<void>;
   remove(id: string): Promise<void>;
-  /** `sha256:…` of all bytes. */
-  digestOf(id: string): Promise<string>;
+  /** `sha256:…` of all bytes. DAMAGED if some are missing. */
+  digestOf(row: Pick<UploadRow, 'id' | 'size_bytes'>): Promise<string>;
   /**
    * Takes bytes from the row's offset on. However the body ends, the received bytes are durable when this settles, and counted in the
    * row. `digest` (`sha256:…`) is known if this process has received all of it.
@@ -80,7 +80,7 @@ export async function openUploadFiles(
         () => undefined,
       ),
 
-    digestOf: (id: string): Promise<string> => guarded(async () => `sha256:${await hashFile(pathOf(id))}`),
+    digestOf: ({ id }): Promise<string> => guarded(async () => `sha256:${await hashFile(pathOf(id))}`),
 
     async receive(row, body, writer) {
       const { id, offset_bytes: offsetBytes } = row;

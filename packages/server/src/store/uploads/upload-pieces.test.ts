@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { sql } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { onEachDatabase } from '../../../test/support/each-database.ts';
 import { sender, sha256 } from '../../../test/uploads-fixture.ts';
@@ -19,8 +19,13 @@ const owner = 'a';
 let folder: string;
 let database: Database<ServerSchema>;
 let blobs: Blobs;
+/** The same, as the second server has them. */
+let blobsOfSecond: Blobs;
 let servers: Uploads[];
 const seen: string[] = [];
+/** Called by the first server when it has counted a piece. */
+let counted: () => Promise<void>;
+let removed: (upload: { id: string }, trx: Kysely<ServerSchema>) => Promise<unknown>;
 
 async function* body(...chunks: Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* chunks;
@@ -46,26 +51,33 @@ onEachDatabase(({ newDatabase }) => {
       folder = await mkdtemp(join(tmpdir(), 'tomaat-pieces-'));
       database = await openServerDatabase(folder, await newDatabase());
       blobs = await openBlobs(join(folder, 'blobs'));
+      blobsOfSecond = await openBlobs(join(folder, 'blobs'));
     });
     afterAll(async () => {
       await blobs.close();
+      await blobsOfSecond.close();
       await database.close();
       await rm(folder, { recursive: true, force: true });
     });
     beforeEach(async () => {
       seen.length = 0;
+      counted = async () => {};
+      removed = async () => {};
       servers = [];
-      for (const name of ['first', 'second'])
+      for (const [name, own] of [
+        ['first', blobs],
+        ['second', blobsOfSecond],
+      ] as const)
         servers.push(
           await openUploads({
             database,
-            blobs,
+            blobs: own,
             folder: join(folder, name),
             shared: {
               hold: async () => {},
-              release: async () => {},
+              release: () => (name === 'first' ? counted() : Promise.resolve()),
               async drop(digests) {
-                for (const digest of digests) await blobs.delete(digest, () => servers[0].keeps(digest));
+                for (const digest of digests) await own.delete(digest, () => servers[0].keeps(digest));
               },
             },
             maxBytes: 64 * mib,
@@ -73,7 +85,10 @@ onEachDatabase(({ newDatabase }) => {
             isHeld: (digest) => servers[0].keeps(digest),
             witness: {
               received: async ({ digest }) => void seen.push(`received ${digest.slice(7, 15)}`),
-              removed: async (_upload, why) => void seen.push(why),
+              async removed(upload, why, trx) {
+                seen.push(why);
+                await removed(upload, trx as Kysely<ServerSchema>);
+              },
             },
           }),
         );
@@ -256,6 +271,34 @@ onEachDatabase(({ newDatabase }) => {
       });
     });
 
+    describe('append() of a server that was paused at the end', () => {
+      it.each(['', 'announced '])(
+        'leaves an %supload as another server has completed it',
+        async (isAnnounced) => {
+          const { id } = await begin(6, isAnnounced ? sha256('abcdef') : undefined);
+          await servers[0].append(owner, id, 0, body(Buffer.from('abc')));
+          const paused = Promise.withResolvers<void>();
+          const resumed = Promise.withResolvers<void>();
+          counted = async () => {
+            paused.resolve();
+            await resumed.promise;
+          };
+          const first = servers[0].append(owner, id, 3, body(Buffer.from('def')));
+          first.catch(() => {});
+          await paused.promise;
+          // The row of a server that is paused ends.
+          await database.db.deleteFrom('upload_writer').execute();
+          const whole = { digest: sha256('abcdef'), offsetBytes: 6 };
+          const found = await servers[1].find(owner, id).finally(resumed.resolve);
+          expect(found).toMatchObject(whole);
+          expect(await first).toMatchObject(whole);
+          expect(await servers[1].use(owner, id)).toMatchObject(whole);
+          expect(seen).toEqual([`received ${whole.digest.slice(7, 15)}`]);
+          expect(await blobsLeft()).toEqual([whole.digest]);
+        },
+      );
+    });
+
     describe('remove() and sweep()', () => {
       it('leave a piece that another upload has too', async () => {
         const one = await begin(6);
@@ -277,6 +320,23 @@ onEachDatabase(({ newDatabase }) => {
         await servers[1].sweep();
         expect(await piecesOf(id)).toEqual([]);
         expect(await blobsLeft()).toEqual([]);
+      });
+
+      it('leave what was used again while the sweep deleted another', async () => {
+        const ids = [(await begin(6)).id, (await begin(6)).id];
+        for (const id of ids) await servers[0].append(owner, id, 0, body(Buffer.from(`ab${id[0]}`)));
+        await database.db.updateTable('upload').set({ expires_ms: 1 }).execute();
+        removed = ({ id }, trx) =>
+          trx
+            .updateTable('upload')
+            .set({ expires_ms: Date.now() + 60_000 })
+            .where('id', '<>', id)
+            .execute();
+        expect(await servers[0].sweep()).toBe(1);
+        const [{ id }] = await database.db.selectFrom('upload').select('id').execute();
+        expect(await servers[1].find(owner, id)).toMatchObject({ offsetBytes: 3 });
+        expect(await piecesOf(id)).toHaveLength(1);
+        expect(await blobsLeft()).toHaveLength(1);
       });
 
       it('records once what two servers find expired', async () => {

@@ -117,17 +117,20 @@ export async function openUploadPieces(
       for (const { id } of rows) await removePieces(id);
     },
 
-    async digestOf(id) {
+    async digestOf({ id, size_bytes: wholeBytes }) {
       const hash = createHash('sha256');
       const pieces = await piecesOf(id);
       await using file = await attempt(() => open(pathOf(id), 'w', 0o600));
       let at = 0;
+      const requireAllBefore = (offsetBytes: number) => {
+        if (at === offsetBytes) return;
+        throw new TomaatError(
+          'DAMAGED',
+          `Bytes ${at} to ${offsetBytes} of the upload are missing. Send the file again`,
+        );
+      };
       for (const { digest, size_bytes: sizeBytes, offset_bytes: offsetBytes } of pieces) {
-        if (offsetBytes !== at)
-          throw new TomaatError(
-            'DAMAGED',
-            `Bytes ${at} to ${offsetBytes} of the upload are missing. Send the file again`,
-          );
+        requireAllBefore(offsetBytes);
         for await (const chunk of blobs.open({ digest, sizeBytes })) {
           const bytes = chunk as Uint8Array;
           hash.update(bytes);
@@ -135,6 +138,7 @@ export async function openUploadPieces(
           at += bytes.length;
         }
       }
+      requireAllBefore(wholeBytes);
       return `sha256:${hash.digest('hex')}`;
     },
 

@@ -220,10 +220,21 @@ export async function openUploads(options: UploadsOptions) {
     return isWhole ? finish(row, digest) : toUpload(await rowOf(owner, id));
   }
 
-  /** All bytes have arrived: checks them and makes a blob of them. */
+  /** All bytes have arrived: checks them and makes a blob of them, unless another server has done so while this one was paused. */
   async function finish(row: UploadRow, found?: string): Promise<Upload> {
+    try {
+      await makeBlob(row, found);
+    } catch (error) {
+      const now = await db.selectFrom('upload').select('digest').where('id', '=', row.id).executeTakeFirst();
+      if (!now?.digest) throw error;
+    }
+    await parts.remove(row.id);
+    return toUpload(await rowOf(row.owner, row.id));
+  }
+
+  async function makeBlob(row: UploadRow, found?: string): Promise<void> {
     const { id } = row;
-    const digest = found ?? (await parts.digestOf(id));
+    const digest = found ?? (await parts.digestOf(row));
     if (row.expected !== null && row.expected !== digest) {
       await drop(id);
       throw new TomaatError(
@@ -233,7 +244,12 @@ export async function openUploads(options: UploadsOptions) {
       );
     }
     // Recorded first: after a crash between the two steps the next start finds the blob through it.
-    await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
+    await db
+      .updateTable('upload')
+      .set({ expected: digest })
+      .where('id', '=', id)
+      .where('digest', 'is', null)
+      .execute();
     const keep = async (stored: { digest: string }) => {
       await shared?.hold(stored.digest);
       await database.transaction(async (trx) => {
@@ -241,6 +257,7 @@ export async function openUploads(options: UploadsOptions) {
           .updateTable('upload')
           .set({ digest: stored.digest, offset_bytes: row.size_bytes, expires_ms: lease() })
           .where('id', '=', id)
+          .where('digest', 'is', null)
           .executeTakeFirst();
         if (numUpdatedRows === 0n) throw gone();
         await witness?.received({ id, owner: row.owner, digest }, trx);
@@ -256,8 +273,6 @@ export async function openUploads(options: UploadsOptions) {
       throw error;
     });
     if (!isStripped) await blobs.adopt(path, { digest, keep: () => keep({ digest }) });
-    await parts.remove(id);
-    return toUpload(await rowOf(row.owner, id));
   }
 
   /** Deletes an upload, complete or not; a job that uses its blob keeps the blob. */
@@ -277,17 +292,19 @@ export async function openUploads(options: UploadsOptions) {
     return rows.length;
   }
 
-  /** Deletes an upload; false if it did not exist. Without `why` it was never complete, and nothing is recorded. */
-  async function drop(id: string, why?: 'deleted' | 'expired'): Promise<boolean> {
+  /**
+   * Deletes an upload; false if it did not exist, or has not expired at `expiredMs`. Without `why` it was never complete, and nothing is
+   * recorded.
+   */
+  async function drop(id: string, why?: 'deleted' | 'expired', expiredMs?: number): Promise<boolean> {
     const row = await database.transaction(async (trx) => {
-      const found = await trx
-        .deleteFrom('upload')
-        .where('id', '=', id)
-        .returning(['digest', 'owner'])
-        .executeTakeFirst();
+      let deletion = trx.deleteFrom('upload').where('id', '=', id);
+      if (expiredMs !== undefined) deletion = deletion.where('expires_ms', '<=', expiredMs);
+      const found = await deletion.returning(['digest', 'owner']).executeTakeFirst();
       if (found && why) await witness?.removed({ id, owner: found.owner }, why, trx);
       return found;
     });
+    if (!row && expiredMs !== undefined) return false;
     await parts.remove(id);
     const digest = row?.digest;
     if (digest && shared) await shared.drop([digest]);
@@ -319,7 +336,7 @@ export async function openUploads(options: UploadsOptions) {
     let count = 0;
     for (const { id } of expired) {
       if (writers.isWritten(id)) continue;
-      if (await drop(id, 'expired')) count++;
+      if (await drop(id, 'expired', now())) count++;
     }
     await leases?.sweep();
     await pieces?.sweep();
