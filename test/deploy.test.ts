@@ -194,12 +194,16 @@ describe('deploy/container', () => {
     const { services } = parse(readText('deploy/container/compose.yaml'));
     expect(understand(services.tomaat.command).login).toBe(true);
     expect(understand(services.worker.command).workers).toBe(1);
+    const [name] = services.tomaat.networks.default.aliases;
+    expect(services.worker.command[1]).toBe(`https://${name}`);
   });
 
   it('the servers of compose.replicas.yaml share database, files and keys, and have their own folders', () => {
     const file = parse(readText('deploy/container/compose.replicas.yaml'), { merge: true });
-    const { one, two, keys, postgres, worker } = file.services as Record<string, Service>;
+    const { one, two, keys, postgres, caddy, worker } = file.services as Record<string, Service>;
     expect(understand(worker.command).workers).toBe(1);
+    // The worker reaches the proxy by the name in its certificate.
+    expect(caddy.networks.default.aliases.map((name) => `https://${name}`)).toEqual([worker.command[1]]);
     const script = keys.command.join('\n');
     for (const [name, server] of Object.entries({ one, two })) {
       const { command, environment, volumes, depends_on: after } = server;
@@ -214,6 +218,9 @@ describe('deploy/container', () => {
     for (const secret of keys.secrets) expect(script).toContain(`/run/secrets/${secret} `);
     const used = [keys, postgres].flatMap(({ secrets }) => secrets);
     expect(new Set(used)).toEqual(new Set(Object.keys(file.secrets)));
+    const made = readText('deploy/container/README.md').matchAll(/(?:>|-out )(secrets\/\S+)$/gm);
+    const read = Object.values<{ file: string }>(file.secrets).map((secret) => secret.file);
+    expect(Array.from(made, ([, name]) => name).toSorted()).toEqual(read.toSorted());
     // No password is in the file, and nothing may become root again.
     for (const { privileged, cap_drop: dropped } of [one, two, keys, worker]) {
       expect(privileged).toBeUndefined();
@@ -252,4 +259,5 @@ interface Service {
   depends_on: object;
   privileged?: boolean;
   cap_drop: string[];
+  networks: { default: { aliases: string[] } };
 }

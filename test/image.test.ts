@@ -1,10 +1,16 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { chownSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { get } from 'node:https';
-import { networkInterfaces } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ListObjectsV2Command } from '@aws-sdk/client-s3';
 import type { Job } from '@tomaat/client';
+import { readVolume, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openApp } from '../packages/server/src/local-app.ts';
+import { nodePlatform } from '../packages/server/src/node-platform.ts';
+import { postgresBin, startPostgres } from '../packages/server/test/support/postgres.ts';
+import { hasS3, startS3 } from '../packages/server/test/support/s3.ts';
 import { repository } from './documents.ts';
 import { freePort } from './orthanc.ts';
 
@@ -39,22 +45,33 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
   let url: string;
   let volume: Uint8Array<ArrayBuffer>;
   /** Starts a server as a container in the background. */
-  function serve(name: string, port: number, ...args: string[]): string {
+  function serve(name: string, port: number, args: readonly string[], more: readonly string[] = []): void {
     names.push(name);
     must(
-      ...['run', '--detach', '--name', name, ...onHost, '--env', `TOMAAT_PORT=${port}`, image!],
+      ...['run', '--detach', '--name', name, ...onHost, ...more, '--env', `TOMAAT_PORT=${port}`, image!],
       ...['serve', app, ...args],
     );
-    return name;
   }
   const server = `tomaat-test-${process.pid}`;
-  const isReady = async () => (await fetch(`${url}/health/ready`).catch(() => undefined))?.status;
+  const untilReady = (at: string) =>
+    expect
+      .poll(async () => (await fetch(`${at}/health/ready`).catch(() => undefined))?.status, wait)
+      .toBe(200);
+  /** Gives a volume to a service at this address, and returns the job. */
+  async function submit(at: string): Promise<Job> {
+    const headers = { 'content-type': 'application/octet-stream' };
+    const to = `${at}/api/services/ct-lung/predictions`;
+    const response = await fetch(to, { method: 'POST', body: volume, headers });
+    expect(response.status).toBe(202);
+    return (await response.json()) as Job;
+  }
+  const look = async (at: string, { id }: Job) => (await (await fetch(`${at}/api/jobs/${id}`)).json()) as Job;
 
   beforeAll(async () => {
     volume = Uint8Array.from(readFileSync(join(repository, 'apps/ct-lung/sample.nii.gz')));
     const port = await freePort();
     url = `http://127.0.0.1:${port}`;
-    serve(server, port, '--tls-port', '0', '--workers', '1');
+    serve(server, port, ['--tls-port', '0', '--workers', '1']);
   }, 300_000);
   // With the driver vfs each container is a copy of the image.
   afterAll(() => void ask('rm', '--force', '--volumes', '--time', '1', ...names), 300_000);
@@ -88,7 +105,7 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
   });
 
   it('computes as one process of uid 10001, which can write to nothing but its folders', async () => {
-    await expect.poll(isReady, wait).toBe(200);
+    await untilReady(url);
     const form = new FormData();
     form.set('volume', new Blob([volume]), 'chest.nii.gz');
     const response = await fetch(`${url}/segmentation/lung`, { method: 'POST', body: form });
@@ -107,28 +124,21 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
     const other = `${server}-queue`;
     const port = await freePort();
     const at = `http://127.0.0.1:${port}`;
-    serve(other, port, '--tls-port', '0', '--workers', '0');
-    await expect
-      .poll(async () => (await fetch(`${at}/health/ready`).catch(() => undefined))?.status, wait)
-      .toBe(200);
+    serve(other, port, ['--tls-port', '0', '--workers', '0']);
+    await untilReady(at);
     const created = must('exec', other, 'tomaat', 'keys', 'create', '--label', 'worker', '--scope', 'worker');
     const [key] = /tmt_\S+/.exec(created)!;
-    const sent = await fetch(`${at}/api/services/ct-lung/predictions`, {
-      method: 'POST',
-      body: volume,
-      headers: { 'content-type': 'application/octet-stream' },
-    });
-    const { id } = (await sent.json()) as Job;
+    const sent = await submit(at);
     const worker = ['worker', at, app, '--idle-exit', '0', '--data', '/tmp/none'];
     must('run', '--rm', ...onHost, '--env', `TOMAAT_WORKER_TOKEN=${key}`, image!, ...worker);
-    const job = (await (await fetch(`${at}/api/jobs/${id}`)).json()) as Job;
+    const job = await look(at, sent);
     expect([job.state, job.attempt]).toEqual(['succeeded', 1]);
   });
 
   it('beyond loopback it is healthy over HTTPS, and answers to its address', async () => {
     const open = `${server}-open`;
     const port = await freePort();
-    serve(open, port, '--workers', '0', '--host', '0.0.0.0', '--login', '--tls-self-made');
+    serve(open, port, ['--workers', '0', '--host', '0.0.0.0', '--login', '--tls-self-made']);
     await expect.poll(() => ask('healthcheck', 'run', open).status, wait).toBe(0);
     const address = Object.values(networkInterfaces())
       .flat()
@@ -148,4 +158,72 @@ describe.skipIf(!image)('the image (TOMAAT_TEST_IMAGE)', { timeout: 300_000 }, (
     expect(must('inspect', '--format', '{{.State.ExitCode}}', server)).toBe('0');
     await expect(fetch(url)).rejects.toThrow();
   });
+
+  it.skipIf(!postgresBin || !hasS3)('two servers in it share PostgreSQL and a bucket', async () => {
+    await using opened = new AsyncDisposableStack();
+    const postgres = opened.use(await startPostgres());
+    const s3 = opened.use(await startS3());
+    const [database, bucket] = [await postgres.database(), await s3.bucket()];
+    const folder = mkdtempSync(join(tmpdir(), 'tomaat-image-'));
+    opened.defer(() => rmSync(folder, { recursive: true, force: true }));
+    makeKeys(folder, ['one', 'two']);
+    const more = [
+      ...['--env', `TOMAAT_DATABASE=${database}`],
+      ...['--env', 'AWS_ACCESS_KEY_ID', '--env', 'AWS_SECRET_ACCESS_KEY', '--volume', `${folder}:/data`],
+    ];
+    const blobs = `s3://${bucket}/volumes?endpoint=${s3.endpoint}`;
+    const start = async (name: string, workers: number) => {
+      const port = await freePort();
+      const args = [
+        ...['--tls-port', '0', '--workers', `${workers}`],
+        ...['--blobs', blobs, '--data', `/data/${name}`],
+      ];
+      serve(`${server}-${name}`, port, args, more);
+      await untilReady(`http://127.0.0.1:${port}`);
+      return `http://127.0.0.1:${port}`;
+    };
+    const one = await start('one', 0);
+    const sent = await submit(one);
+    // Another server computes it.
+    const two = await start('two', 1);
+    await expect.poll(async () => (await look(one, sent)).state, wait).toBe('succeeded');
+    const [output] = (await look(two, sent)).outputs;
+    await using local = await openApp(join(repository, 'apps/ct-lung'));
+    const expected = await (await local.predict({ volumes: { volume } })).output().volume();
+    expect(expected.voxels).toContain(1);
+    for (const at of [one, two]) {
+      const response = await fetch(`${at}/api/jobs/${sent.id}/outputs/${output.name}`);
+      const file = sourceFromBytes('lung.nii.gz', new Uint8Array(await response.arrayBuffer()));
+      const found = (await readVolume([file], nodePlatform)).volume;
+      expect([found.size, found.affine]).toEqual([expected.size, expected.affine]);
+      expect(found.voxels.findIndex((value, i) => value !== expected.voxels[i])).toBe(-1);
+    }
+    const { Contents: stored } = await s3.client.send(new ListObjectsV2Command({ Bucket: bucket }));
+    const key = `volumes/${output.digest.replace(':', '/')}`;
+    expect(stored).toContainEqual(expect.objectContaining({ Key: key }));
+    must('stop', '--time', '40', `${server}-one`);
+    expect((await look(two, sent)).state).toBe('succeeded');
+    const verify = ['tomaat', 'audit', 'verify', '--data', '/data/two'];
+    expect(must('exec', `${server}-two`, ...verify)).toContain('The audit log is intact');
+  });
 });
+
+/** The keys of a deployment in the data folder of each server, made as README.md of deploy/container says. */
+function makeKeys(folder: string, names: readonly string[]): void {
+  const openssl = (...args: string[]) => {
+    const { status, stdout, stderr } = spawnSync('openssl', args, { encoding: 'utf8' });
+    expect(status, stderr).toBe(0);
+    return stdout;
+  };
+  const keys = {
+    'identity.key': openssl('genpkey', '-algorithm', 'ed25519'),
+    'pseudonym.key': openssl('rand', '-hex', '32'),
+  };
+  for (const name of names) {
+    mkdirSync(join(folder, name), { mode: 0o700 });
+    for (const [file, text] of Object.entries(keys))
+      writeFileSync(join(folder, name, file), text, { mode: 0o600 });
+  }
+  const entries = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  for (const entry of ['', ...entries]) chownSync(join(folder, entry), 10001, 10001);
+}

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Job } from '@tomaat/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -130,7 +130,12 @@ describe.skipIf(!isWanted)(
       await expect.poll(tasks, wait).toEqual([]);
       const ends = slurm.ask('scontrol', 'show', 'job', '--oneliner').trim().split('\n');
       expect(ends).toHaveLength(3);
-      for (const end of ends) expect(end).toMatch(/ JobState=COMPLETED .* ExitCode=0:0 /);
+      const logs = () =>
+        readdirSync(folder)
+          .filter((name) => name.endsWith('.log'))
+          .map((name) => readFileSync(join(folder, name), 'utf8'))
+          .join('');
+      for (const end of ends) expect(end, logs()).toMatch(/ JobState=COMPLETED .* ExitCode=0:0 /);
     });
 
     it('starts no second worker for what waits when one is about to take it', async () => {
@@ -168,7 +173,8 @@ describe.skipIf(!isWanted)(
       const misspelt = scale(writeSettings('slow', { SERVICE: 'slwo' }));
       expect([misspelt.status, misspelt.stderr]).toEqual([1, expect.stringContaining('does not serve slwo')]);
       const settings = writeSettings('slow');
-      const alone = scale(settings, { ...slurm.environment, SLURM_CONF: '/nowhere/slurm.conf' });
+      // An empty configuration is refused at once; for a missing one Slurm asks the network, for a minute.
+      const alone = scale(settings, { ...slurm.environment, SLURM_CONF: '/dev/null' });
       expect([alone.status, alone.stderr]).toEqual([1, expect.stringContaining('squeue does not answer')]);
       writeFileSync(join(folder, 'metrics.key'), 'tmt_wrong\n');
       const refused = scale(settings);

@@ -16,7 +16,7 @@ import { bin, endsWithTest } from '../../packages/server/test/cli-fixture.ts';
 import { leftFiles } from '../../packages/server/test/left-files.ts';
 import { encode, obliqueAffine, phantom } from '../../packages/server/test/phantom.ts';
 import { type RealServer, startRealServer } from '../../packages/server/test/real-server.ts';
-import { knownDatabaseOf } from '../../packages/server/test/support/tested-database.ts';
+import { knownDatabaseOf, onPostgres } from '../../packages/server/test/support/tested-database.ts';
 
 /** What the parts of the torture have in common: servers and workers to kill, jobs to send, results to compare. */
 
@@ -203,8 +203,19 @@ export async function resultOf(url: string, job: Job): Promise<string> {
   return digest === primary.digest ? digest : 'torn';
 }
 
-/** Files under a data folder that hold what callers sent or got, with their sizes. */
+/**
+ * Files under a data folder that hold what callers sent or got, with their sizes. Of servers that share a database they go with the
+ * next sweep, which is waited for.
+ */
 export async function callersFiles(dataFolder: string): Promise<{ name: string; sizeBytes: number }[]> {
+  for (let left = onPostgres ? 40 : 0; ; left--) {
+    const found = await callersFilesNow(dataFolder);
+    if (found.length === 0 || left === 0) return found;
+    await sleep(250);
+  }
+}
+
+async function callersFilesNow(dataFolder: string): Promise<{ name: string; sizeBytes: number }[]> {
   const found: { name: string; sizeBytes: number }[] = [];
   for (const path of leftFiles(dataFolder)) {
     const bytes = await readFile(path).catch(() => undefined);

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
-import { inferBright, writeApp } from './app-fixture.ts';
+import { writeApp } from './app-fixture.ts';
 import { sharedOptions } from './support/tested-database.ts';
 import { temporaryFolder } from './test-server.ts';
 
@@ -55,7 +55,14 @@ async function end(signal?: NodeJS.Signals): Promise<void> {
 beforeAll(async () => {
   folder = await temporaryFolder();
   data = join(folder, 'data');
-  await writeApp(folder, 'bright', { infer: inferBright });
+  await writeApp(folder, 'bright', {
+    inputs: {
+      volume: { type: 'volume' },
+      waitMs: { type: 'slider', minimum: 0, maximum: 60_000, default: 0 },
+    },
+    infer: `await sleep(inputs.waitMs);
+      return { segmentation: bright(volume) };`,
+  });
   await start();
 });
 afterAll(async () => {
@@ -121,7 +128,9 @@ describe('a series of 2,000 files', () => {
 
   it('survives kill -9: the job is computed after the next start', async () => {
     const some = files.slice(-400);
-    const response = await ask(formOf(some));
+    const form = formOf(some);
+    form.append('waitMs', '2000');
+    const response = await ask(form);
     expect(response.status).toBe(202);
     const { id } = (await response.json()) as Job;
     await end('SIGKILL');

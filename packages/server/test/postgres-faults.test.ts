@@ -205,7 +205,7 @@ describe.skipIf(!postgresBin)('a PostgreSQL database', () => {
       writeFileSync(${JSON.stringify(done)}, '');
       ${inferBright}`;
     const app = await writeApp(folder, 'waits', { infer });
-    await using server = await startTestServer([app], { workers: 1, database: addressOf('owner') });
+    await using server = await startTestServer([app], { workers: 1, database: await postgres.database() });
     const created = await fetch(`${server.url}/api/services/waits/predictions`, {
       method: 'POST',
       body: Uint8Array.from(await encode(phantom(), 'nii.gz')),

@@ -1,14 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { lstat, mkdtemp, readdir, rm } from 'node:fs/promises';
-import { availableParallelism, hostname, tmpdir } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { openApps } from '../apps.ts';
 import { deviceFault, engineOf } from '../config.ts';
 import { isCard, slotsOf } from '../runtimes/devices.ts';
 import { settings } from '../settings.ts';
-import { lockDataFolder } from '../store/database/database.ts';
 import { measureApps } from '../worker/measure-apps.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
 import { openDevices } from '../worker/open-devices.ts';
@@ -22,6 +19,7 @@ import { openInterrupt } from './interrupt.ts';
 import { openLog } from './log.ts';
 import { loadModelServers } from './model-servers.ts';
 import { bundledApps } from './packaged.ts';
+import { openWorkFolder } from './work-folder.ts';
 
 export interface WorkerFlags {
   token?: string;
@@ -160,35 +158,5 @@ async function untilIdle({ idle }: Supervisor, signal: AbortSignal): Promise<boo
     return await Promise.race([stopped, idle.then(() => true)]);
   } finally {
     clearInterval(alive);
-  }
-}
-
-const folderPrefix = 'tomaat-worker-';
-const abandonedMs = 60_000;
-
-/** A folder for fetched inputs and computed outputs, removed at the end; folders of killed workers are removed now. */
-async function openWorkFolder(opened: AsyncDisposableStack): Promise<string> {
-  for (const name of await readdir(tmpdir())) {
-    if (name.startsWith(folderPrefix)) await removeAbandoned(join(tmpdir(), name));
-  }
-  const folder = await mkdtemp(join(tmpdir(), folderPrefix));
-  opened.defer(() => rm(folder, { recursive: true, force: true }));
-  opened.use(lockDataFolder(folder));
-  return folder;
-}
-
-/** Removes the folder of a worker that is gone: callers' data must not remain there. */
-async function removeAbandoned(folder: string): Promise<void> {
-  try {
-    const status = await lstat(folder);
-    if (!status.isDirectory() || status.uid !== process.getuid?.()) return;
-    // A folder without a lock yet is being created.
-    if (!existsSync(join(folder, 'lock.db')) && Date.now() - status.mtimeMs < abandonedMs) return;
-    using _lock = lockDataFolder(folder);
-    await rm(folder, { recursive: true, force: true });
-  } catch (error) {
-    const { code } = error as { code?: string };
-    // It is in use, or another process is removing it.
-    if (code !== 'CONFLICT' && code !== 'ENOENT') throw error;
   }
 }

@@ -83,7 +83,7 @@ describe.skipIf(!postgresBin)('a blob that several servers share', () => {
     const held = slow.hold(digest, '');
     held.catch(() => {});
     await written.promise;
-    await other.mark(digest);
+    await other.mark([digest]);
     const swept = other.sweep((one, within) => elsewhere.delete(one, () => other.isHeld(one), within));
     await Promise.race([swept, untilOneWaits()]);
     commit.resolve();

@@ -42,10 +42,8 @@ export function createBlobHolds(
 
   /** Deletes those blobs that nothing refers to any longer; where others may refer to them, they are marked for that. */
   async function drop(digests: Iterable<string>): Promise<void> {
-    for (const digest of new Set(digests)) {
-      if (shared) await shared.mark(digest);
-      else await blobs.delete(digest, () => isHeld(digest));
-    }
+    if (shared) await shared.mark(digests);
+    else for (const digest of new Set(digests)) await blobs.delete(digest, () => isHeld(digest));
   }
 
   /** Those of the digests that no job has; in one query, because a series has thousands. */
@@ -75,21 +73,28 @@ export function createBlobHolds(
   }
 
   /** Another request may hold it by now: then its row is this one's, too. */
-  async function releaseShared(digest: string, holder: string): Promise<void> {
-    if (!holders.get(holder)?.has(digest)) await shared?.release(digest, holder);
+  async function releaseShared(digests: readonly string[], holder: string): Promise<void> {
+    await inTurn(digests, async () =>
+      shared?.release(
+        digests.filter((digest) => !holders.get(holder)?.has(digest)),
+        holder,
+      ),
+    );
   }
 
   async function release(digests: Iterable<string>, holder = here, dropped = drop): Promise<void> {
     const held = holders.get(holder);
+    const released: string[] = [];
     for (const digest of digests) {
       const count = (held?.get(digest) ?? 0) - 1;
       if (count > 0) held?.set(digest, count);
       else {
         held?.delete(digest);
-        if (shared) await inTurn(digest, () => releaseShared(digest, holder));
+        released.push(digest);
       }
     }
     if (held?.size === 0) holders.delete(holder);
+    if (shared) await releaseShared(released, holder);
     await dropped(digests);
   }
 
@@ -105,7 +110,7 @@ export function createBlobHolds(
       if (held.has(digest)) continue;
       if (!shared) deleted += (await blobs.delete(digest, () => isHeld(digest))) ? 1 : 0;
       // Another server may have stored it this moment, and not yet have written for whom.
-      else if (!(await isHeld(digest))) await shared.mark(digest);
+      else if (!(await isHeld(digest))) await shared.mark([digest]);
     }
     return deleted;
   }
@@ -126,7 +131,7 @@ export function createBlobHolds(
       held.set(digest, count);
       if (!shared) return;
       try {
-        await inTurn(digest, () => shared.hold(digest, holder));
+        await inTurn([digest], () => shared.hold(digest, holder));
       } catch (error) {
         await release([digest], holder).catch(() => {});
         throw error;
@@ -142,13 +147,13 @@ export function createBlobHolds(
     async releaseAll(holder: string): Promise<void> {
       const digests = (await shared?.heldFor(holder)) ?? [...(holders.get(holder)?.keys() ?? [])];
       holders.delete(holder);
-      for (const digest of digests) await inTurn(digest, () => releaseShared(digest, holder));
+      if (shared) await releaseShared(digests, holder);
       await drop(digests);
     },
     /** Renews what the requests to this process hold, where other servers have to know. */
     async renew(): Promise<void> {
       const left = (await shared?.renew([...(holders.get(here)?.keys() ?? [])])) ?? [];
-      for (const digest of left) await inTurn(digest, () => releaseShared(digest, here));
+      await releaseShared(left, here);
       await drop(left);
     },
     /** Also asks `keeps` before a blob is deleted. */
@@ -172,16 +177,16 @@ export function createBlobHolds(
   };
 }
 
-/** Runs what concerns one blob one after the other, as it was asked for. */
+/** Runs what concerns the same blobs one after the other, as it was asked for. */
 function createTurns() {
   const last = new Map<string, Promise<void>>();
-  return async (digest: string, work: () => Promise<void>): Promise<void> => {
-    const turn = (last.get(digest) ?? Promise.resolve()).then(work, work);
-    last.set(digest, turn);
+  return async (digests: readonly string[], work: () => Promise<void>): Promise<void> => {
+    const turn = Promise.allSettled(digests.map((digest) => last.get(digest))).then(work);
+    for (const digest of digests) last.set(digest, turn);
     try {
       await turn;
     } finally {
-      if (last.get(digest) === turn) last.delete(digest);
+      for (const digest of digests) if (last.get(digest) === turn) last.delete(digest);
     }
   };
 }

@@ -11,10 +11,10 @@ import { lockAlone } from '../database/locks.ts';
  */
 export interface SharedHolds {
   hold(digest: string, holder: string): Promise<void>;
-  release(digest: string, holder: string): Promise<void>;
+  release(digests: readonly string[], holder: string): Promise<void>;
   isHeld(digest: string): Promise<boolean>;
   heldFor(holder: string): Promise<string[]>;
-  mark(digest: string): Promise<void>;
+  mark(digests: Iterable<string>): Promise<void>;
   /** Deletes a blob without a grace by `remove`, within the lock that it is given. */
   removeNow(digest: string, remove: (within: DeleteWithin) => Promise<boolean>): Promise<boolean>;
   /**
@@ -39,6 +39,8 @@ export interface SharedHoldsOptions {
 const holdMs = 120_000;
 const attemptHoldMs = 24 * 3_600_000;
 const renewEveryMs = 20_000;
+/** Deletions of a sweep at once: a series has thousands of files, and each takes several answers of the database and the store. */
+const sweepLanes = 4;
 
 /** What was deleted meanwhile is found missing by the request itself. */
 function lostAlready(error: unknown): void {
@@ -71,8 +73,13 @@ export function createSharedHolds({
       if (await blobs.stat(digest)) return;
       throw new TomaatError('BUSY', 'The file was deleted while it was being stored again. Send it again.');
     },
-    async release(digest, holder) {
-      await sql`DELETE FROM blob_hold WHERE holder = ${named(holder)} AND digest = ${digest}`.execute(db);
+    async release(digests, holder) {
+      if (digests.length === 0) return;
+      await db
+        .deleteFrom('blob_hold')
+        .where('holder', '=', named(holder))
+        .where('digest', 'in', digests)
+        .execute();
     },
     async isHeld(digest) {
       const { rows } =
@@ -84,9 +91,15 @@ export function createSharedHolds({
         WHERE holder = ${named(holder)} AND until_ms > ${nowMs}`.execute(db);
       return rows.map(({ digest }) => digest);
     },
-    async mark(digest) {
-      await sql`INSERT INTO blob_mark (digest, marked_ms) VALUES (${digest}, ${nowMs})
-        ON CONFLICT (digest) DO NOTHING`.execute(db);
+    async mark(digests) {
+      // In one order, so that two servers that mark the same wait for each other in turn.
+      const rows = [...new Set(digests)].sort().map((digest) => ({ digest, marked_ms: nowMs }));
+      if (rows.length === 0) return;
+      await db
+        .insertInto('blob_mark')
+        .values(rows)
+        .onConflict((on) => on.column('digest').doNothing())
+        .execute();
     },
     removeNow: (digest, remove) =>
       remove((unlink) =>
@@ -109,12 +122,12 @@ export function createSharedHolds({
     async sweep(remove) {
       const lapsed = await sql<{ digest: string }>`DELETE FROM blob_hold WHERE until_ms <= ${nowMs}
         RETURNING digest`.execute(db);
-      for (const { digest } of lapsed.rows) await this.mark(digest);
+      await this.mark(lapsed.rows.map(({ digest }) => digest));
       const marked = await sql<{ digest: string }>`SELECT digest FROM blob_mark
         WHERE marked_ms <= ${nowMs} - ${graceMs}::bigint`.execute(db);
       // The lock is taken where no commit() of this process intervenes, for that holds the blob, and waits for the lock, too.
-      for (const { digest } of marked.rows)
-        await remove(digest, (unlink) =>
+      const removeMarked = (digest: string) =>
+        remove(digest, (unlink) =>
           database.transaction(async (trx) => {
             await lock(trx, digest);
             const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest}
@@ -123,6 +136,11 @@ export function createSharedHolds({
             return rows.length > 0 && (await unlink());
           }),
         );
+      const left = marked.rows.values();
+      const lane = async () => {
+        for (const { digest } of left) await removeMarked(digest);
+      };
+      await Promise.all(Array.from({ length: sweepLanes }, lane));
     },
   };
 }
