@@ -73,19 +73,24 @@ export function registerWorkerRoutes(
     await jobs.releaseAll(holderOf(id, attempt));
   }
 
-  /** During an update the server of the claim may have had another version of the app: the receipt would name the wrong one. */
-  async function requireVersion(
+  /**
+   * The server of the claim may have had another version of the app, during an update, or apps that this one does not have: the receipt
+   * would name the wrong one, or none.
+   */
+  async function requireSameApp(
     id: string,
     attempt: number,
-    computedBy: string,
-    here: string,
+    computedBy?: string,
+    here?: string,
   ): Promise<void> {
-    if (computedBy === here) return;
+    if (here !== undefined && (computedBy ?? here) === here) return;
     await jobs.requeue(id, attempt, 'handed back');
     await letGo(id, attempt);
     throw new TomaatError(
       'CONFLICT',
-      `The outputs are of version ${computedBy.slice(0, 100)} of the app, and this server has ${here}. The job is queued again: update the worker.`,
+      here === undefined
+        ? 'This server does not offer the service. The job is queued again: give all servers the same apps.'
+        : `The outputs are of version ${computedBy?.slice(0, 100)} of the app, and this server has ${here}. The job is queued again: update the worker.`,
     );
   }
 
@@ -192,9 +197,8 @@ export function registerWorkerRoutes(
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
     await requireAttempt(id, attempt);
     const job = await jobs.get(id);
-    const manifest = job && services.find(job.service).manifest;
-    const { version } = request.query;
-    if (manifest && version !== undefined) await requireVersion(id, attempt, version, manifest.version);
+    const manifest = services.apps.find((app) => app.manifest.id === job?.service)?.manifest;
+    if (job) await requireSameApp(id, attempt, request.query.version, manifest?.version);
     const held = new Set(await jobs.heldFor(holderOf(id, attempt)));
     const arrived = ({ digest }: { digest: string }) => held.has(digest);
     const missing = outputs.filter((output) => !filesOf(output).every(arrived)).map(({ name }) => name);
