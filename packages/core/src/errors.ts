@@ -38,7 +38,7 @@ const table = {
   OUT_OF_MEMORY: [422, 'app', 'The prediction exceeded its memory limit'],
   // What happened on our side.
   WORKER_DIED: [503, 'server', 'The process that computed the prediction died'],
-  BUSY: [503, 'server', 'The server is at capacity'],
+  BUSY: [503, 'server', 'The server cannot take this now'],
   DISK_FULL: [507, 'server', 'The disk of the server is full'],
   DAMAGED: [500, 'server', 'A file stored by the server is damaged'],
   UPSTREAM: [502, 'server', 'The server behind this address failed'],

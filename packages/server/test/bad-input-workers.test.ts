@@ -114,7 +114,9 @@ describe('an app that', () => {
   );
 });
 
-it('a server killed in mid-job reruns it after restart, five of five times', async () => {
+it('a server killed in mid-job reruns it after restart, five of five times', {
+  timeout: 240_000,
+}, async () => {
   const dataFolder = await temporaryFolder();
   const app = await writeApp(folder, 'steady', { infer: `await sleep(400); ${inferBright}` });
   try {

@@ -240,6 +240,23 @@ describe('POST /api/worker/jobs/{id}/complete', () => {
     expect(await file('?format=nii.gz')).toEqual(label);
   });
 
+  it('queues a job again that another version of the app has computed', async () => {
+    const id = await submit(scans[0]);
+    const job = await claim();
+    await bring(job);
+    const complete = (attempt: number, by: string) =>
+      post(`/jobs/${id}/complete?version=${by}`, { attempt, seconds: 1, outputs: outputs() });
+    const refused = await complete(job.attempt, '0.9.0');
+    expect([refused.status, await bodyOf(refused)]).toEqual([
+      409,
+      expect.objectContaining({ detail: expect.stringMatching(/version 0\.9\.0 .* has 1\.0\.0\. .* again/) }),
+    ]);
+    const next = await claim();
+    expect(next).toMatchObject({ id, attempt: job.attempt + 1 });
+    await bring(next);
+    expect((await complete(next.attempt, version)).status).toBe(200);
+  });
+
   it('refuses outputs that were not brought', async () => {
     const id = await submit(scans[0]);
     const { attempt } = await claim();

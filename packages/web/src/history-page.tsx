@@ -10,7 +10,7 @@ import { client } from './site.ts';
 import { type HistoryEntry, useHistory } from './store.ts';
 import { ColumnHeader, RowHeader, Table, TableBody, TableCell, TableHead, TableRow } from './table.tsx';
 import { Time } from './time.tsx';
-import { Empty, Tag, useTitle } from './ui.tsx';
+import { Empty, isAway, NotResponding, Tag, useTitle } from './ui.tsx';
 import { follow, uploadAddress } from './upload.ts';
 
 const stateNames: Record<
@@ -72,6 +72,9 @@ export default function HistoryPage() {
         </Empty>
       ) : (
         <>
+          {jobs.some(({ failureReason }) => isAway(failureReason)) && (
+            <NotResponding>The states may be older ones.</NotResponding>
+          )}
           <div className="table-frame">
             <Table className="jobs">
               <TableHead>

@@ -53,6 +53,17 @@ export function faultOf(error: unknown): Fault {
   };
 }
 
+/** Whether the server, or what it needs, is away for now. */
+export const isAway = (error: unknown): boolean =>
+  error instanceof TomaatError && ['UNREACHABLE', 'UPSTREAM', 'BUSY'].includes(error.code);
+
+/** A notice where the page keeps asking. */
+export const NotResponding = ({ children }: { children?: ReactNode }) => (
+  <p className="notice" role="status">
+    The server is not responding. {children} This page keeps trying.
+  </p>
+);
+
 export function titleOf(code: string): string {
   return (errorCodes as readonly string[]).includes(code)
     ? describeError(code as ErrorCode).title

@@ -22,11 +22,16 @@ import {
  * anything; they are deleted when the job has succeeded, when the user deletes it, or eventually by the server.
  */
 export type UploadState =
-  | { phase: 'sending'; sentBytes: number; totalBytes: number; secondsLeft?: number }
+  /** `isPutOff`: the server cannot take it now, and is asked again. */
+  | { phase: 'sending'; sentBytes: number; totalBytes: number; secondsLeft?: number; isPutOff?: boolean }
   | { phase: 'sent'; job: Job }
   | { phase: 'failed'; error: unknown }
   | { phase: 'stopped'; isDeleted: boolean }
   | { phase: 'lost' };
+
+/** How long a request is repeated that the server cannot take: its queue is full, or its database is away. */
+const patienceMs = 180_000;
+const askAgainMs = 3_000;
 
 /** How long a server keeps an upload after its last use, in words. */
 export const uploadLife = 'an hour';
@@ -81,7 +86,7 @@ export function send(submission: Submission): void {
   uploads.set(key, { state: { phase: 'sending', sentBytes: 0, totalBytes: totalOf(submission) }, abort });
   set(key, uploads.get(key)!.state);
   updateEntry(key, { state: 'sending' });
-  alone(key, abort.signal, () => predict(submission, abort.signal)).then(
+  alone(key, abort.signal, () => predictPatiently(submission, abort.signal)).then(
     (job) => {
       updateEntry(key, { jobId: job.id, state: job.state });
       set(key, { phase: 'sent', job });
@@ -105,6 +110,30 @@ function alone<T>(key: string, signal: AbortSignal, work: () => Promise<T>): Pro
   const { locks } = navigator as { locks?: LockManager };
   return locks ? locks.request(`tomaat.${key}`, { signal }, work) : work();
 }
+
+async function predictPatiently(submission: Submission, signal: AbortSignal): Promise<Job> {
+  const { key } = submission;
+  for (const endMs = performance.now() + patienceMs; ; ) {
+    try {
+      return await predict(submission, signal);
+    } catch (error) {
+      if (!(error instanceof TomaatError) || error.code !== 'BUSY' || performance.now() > endMs) throw error;
+    }
+    const state = uploads.get(key)?.state;
+    if (state?.phase === 'sending') set(key, { ...state, isPutOff: true });
+    await pause(askAgainMs, signal);
+  }
+}
+
+const pause = (ms: number, signal: AbortSignal) =>
+  new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    signal.addEventListener('abort', stop, { once: true });
+  });
 
 /** An upload may expire, or be deleted by another page, between two requests: then it is sent again, once. */
 async function predict(submission: Submission, signal: AbortSignal): Promise<Job> {

@@ -2,7 +2,9 @@ import type { Volume } from '@tomaat/core';
 import type { Page } from 'playwright-core';
 import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
+import { isSlowWanted } from '../../../test/real-data.ts';
 import { encode, phantom } from '../../server/test/phantom.ts';
+import { postgresBin, startOwnPostgres } from '../../server/test/support/postgres.ts';
 import { expectAccessible } from './support/axe.ts';
 import {
   affines,
@@ -52,6 +54,44 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
       await own.stop();
     }
   }, 120_000);
+
+  it.skipIf(!postgresBin || !isSlowWanted())(
+    'says that the database is away, and continues when it is back',
+    async () => {
+      await using postgres = await startOwnPostgres();
+      const own = await openSite(stand.pageFolder, {
+        appFolders: [slowApp],
+        database: await postgres.database(),
+        workers: 1,
+      });
+      try {
+        await withPage(async (page) => {
+          await startSlow(page, own, await smallVolume(), 8);
+          await page.getByText(/Computing, \d+ %/).waitFor();
+          const job = page.url();
+          await page.goto(`${own.address}/services/slow`);
+          await choose(page, 'second.nii', await encode(phantom(undefined, [31, 20, 11]), 'nii'));
+          await page.getByText('quick').click();
+          await postgres.kill();
+          await page.getByRole('button', { name: 'Send and compute' }).click();
+          await page.getByText('The server cannot take it now. This page keeps trying.').waitFor();
+          await page.getByRole('link', { name: 'My jobs' }).click();
+          await page.getByText('The server is not responding').waitFor();
+          await page.getByRole('link', { name: 'v.nii' }).click();
+          await page.getByText('The server is not responding').waitFor();
+          await page.getByText('Loading the job').waitFor();
+          await postgres.start();
+          await resultThere(page);
+          expect(page.url()).toBe(job);
+          await page.getByRole('link', { name: 'My jobs' }).click();
+          await expect.poll(() => page.getByText('Done').count(), { timeout: 40_000 }).toBe(2);
+        }, own.address);
+      } finally {
+        await own.stop();
+      }
+    },
+    180_000,
+  );
 
   it('states how long results are kept, and when the server is unreachable', async () => {
     const own = await openSite(stand.pageFolder, {

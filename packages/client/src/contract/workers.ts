@@ -157,6 +157,15 @@ export const workerEndpoints = {
     tag: 'workers',
     summary: 'The job has succeeded with these outputs',
     params: idParam,
+    query: z.object({
+      version: z
+        .string()
+        .max(100)
+        .optional()
+        .describe(
+          'Of the app that computed them. 409 if it is not that of the server: the job is queued again',
+        ),
+    }),
     body: { description: 'What came out', content: { 'application/json': completeSchema } },
     responses: { 200: json(z.object({ accepted: z.boolean() }), 'It is settled') },
   },

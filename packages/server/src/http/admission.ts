@@ -62,7 +62,7 @@ export function createAdmission(
    * with the most bodies on their way, if that is more than the new caller would have. False if no sender can be disconnected.
    */
   function makeRoomFor(owner: string): boolean {
-    // Whoever has sent everything waits for this server: for its disk, its database or its store of files.
+    // A caller that has sent everything waits for this server: for its disk, its database or its store of files.
     const senders = byPace().filter(({ request }) => !request.raw.complete);
     const counts = new Map<string, number>();
     for (const sender of senders) counts.set(sender.owner, (counts.get(sender.owner) ?? 0) + 1);

@@ -31,7 +31,7 @@ export interface WorkerRoutes {
 
 interface JobParams {
   Params: { id: string; digest: string; name: string };
-  Querystring: { attempt?: string; digest?: string };
+  Querystring: { attempt?: string; digest?: string; version?: string };
 }
 
 const maxBodyBytes = 1024 * 1024;
@@ -71,6 +71,22 @@ export function registerWorkerRoutes(
   async function letGo(id: string, attempt: number): Promise<void> {
     if (claimed.get(id)?.attempt === attempt) claimed.delete(id);
     await jobs.releaseAll(holderOf(id, attempt));
+  }
+
+  /** During an update the server of the claim may have had another version of the app: the receipt would name the wrong one. */
+  async function requireVersion(
+    id: string,
+    attempt: number,
+    computedBy: string,
+    here: string,
+  ): Promise<void> {
+    if (computedBy === here) return;
+    await jobs.requeue(id, attempt, 'handed back');
+    await letGo(id, attempt);
+    throw new TomaatError(
+      'CONFLICT',
+      `The outputs are of version ${computedBy.slice(0, 100)} of the app, and this server has ${here}. The job is queued again: update the worker.`,
+    );
   }
 
   /** After a restart, and at another server than that of the claim, memory is empty while the worker has the job. */
@@ -175,6 +191,10 @@ export function registerWorkerRoutes(
     // The answer to the first of two equal requests may have been lost.
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
     await requireAttempt(id, attempt);
+    const job = await jobs.get(id);
+    const manifest = job && services.find(job.service).manifest;
+    const { version } = request.query;
+    if (manifest && version !== undefined) await requireVersion(id, attempt, version, manifest.version);
     const held = new Set(await jobs.heldFor(holderOf(id, attempt)));
     const arrived = ({ digest }: { digest: string }) => held.has(digest);
     const missing = outputs.filter((output) => !filesOf(output).every(arrived)).map(({ name }) => name);
@@ -185,8 +205,7 @@ export function registerWorkerRoutes(
         { detail: { missing } },
       );
     }
-    const job = await jobs.get(id);
-    if (job) checkOutputs(services.find(job.service).manifest.outputs, outputs);
+    if (manifest) checkOutputs(manifest.outputs, outputs);
     for (const output of outputs) for (const file of filesOf(output)) await requireSize(output.name, file);
     const accepted = await jobs.settle(id, attempt, {
       state: 'succeeded',

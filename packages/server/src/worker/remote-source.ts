@@ -96,6 +96,8 @@ export function remoteSource({ name, versions, patienceMs, ...options }: RemoteO
 
     complete: (job, outputs, seconds, { device, rewrites }) =>
       settle(server, leases, job, async (signal) => {
+        // Not in the body: servers of 0.1.0 refuse what they do not know there.
+        const computedBy = new URLSearchParams({ version: versions.get(job.service) ?? '' });
         const result = {
           attempt: job.attempt,
           seconds,
@@ -108,7 +110,7 @@ export function remoteSource({ name, versions, patienceMs, ...options }: RemoteO
           for (const output of outputs)
             for (const file of filesOf([output])) await bringFile(server, job, output.name, file, signal);
           try {
-            await askJson('POST', pathOf(job, 'complete'), result, signal);
+            await askJson('POST', `${pathOf(job, 'complete')}?${computedBy}`, result, signal);
             return true;
           } catch (error) {
             // The server was restarted in between, and has swept what belonged to nothing.

@@ -10,7 +10,17 @@ import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
 import { client, impatientClient, useService } from '../site.ts';
 import { entryOf, findSubmission, forget, type Submission, useIsDeleted } from '../store.ts';
-import { Empty, type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
+import {
+  Empty,
+  type Fault,
+  faultOf,
+  isAway,
+  Loading,
+  NotResponding,
+  Problem,
+  titleOf,
+  useTitle,
+} from '../ui.tsx';
 import { follow, tryAgain, uploadLife } from '../upload.ts';
 import { useViewerAhead } from '../viewer/ahead.ts';
 import { isLocalJob } from './local-id.ts';
@@ -56,7 +66,13 @@ function JobView({ id, job, error, silent }: JobViewProps) {
       </Empty>
     );
   if (error !== undefined) return <JobGone id={id} error={error} submission={submission} />;
-  if (!job) return <Loading what="Loading the job …" />;
+  if (!job)
+    return (
+      <>
+        {silent && <NotResponding />}
+        <Loading what="Loading the job …" />
+      </>
+    );
   return (
     <>
       <p className="crumbs">
@@ -76,10 +92,7 @@ function JobView({ id, job, error, silent }: JobViewProps) {
         </p>
       </section>
       {silent && !isSettled(job) && (
-        <p className="notice" role="status">
-          The server is not responding. The job is stored on its disk and continues when the server is back.
-          This page keeps trying.
-        </p>
+        <NotResponding>The job is stored there, and continues when the server is back.</NotResponding>
       )}
       {!isSettled(job) && <Progress job={job} serviceName={name ?? job.service} />}
       {job.state === 'succeeded' && (
@@ -161,10 +174,7 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
       impatientClient.job(id, { signal: abort.signal }).then(
         () => setSilent(false),
         (fault: unknown) => {
-          if (!abort.signal.aborted)
-            setSilent(
-              fault instanceof TomaatError && ['UNREACHABLE', 'UPSTREAM', 'BUSY'].includes(fault.code),
-            );
+          if (!abort.signal.aborted) setSilent(isAway(fault));
         },
       );
     }, 3000);

@@ -86,7 +86,11 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
       </Problem>
     );
   }
-  const { sentBytes, totalBytes, secondsLeft } = state;
+  const { sentBytes, totalBytes, secondsLeft, isPutOff } = state;
+  const progress =
+    sentBytes >= totalBytes && totalBytes > 0
+      ? 'All sent; the server is checking it …'
+      : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${secondsLeft === undefined ? '' : `, about ${formatClock(secondsLeft)} left`}`;
   return (
     <>
       <section className="job-head">
@@ -96,9 +100,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
       <section className="panel progress-panel">
         <PartBar label="Upload" part={totalBytes > 0 ? sentBytes / totalBytes : 0} />
         <p className="progress-text" role="status">
-          {sentBytes >= totalBytes && totalBytes > 0
-            ? 'All sent; the server is checking it …'
-            : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${secondsLeft === undefined ? '' : `, about ${formatClock(secondsLeft)} left`}`}
+          {isPutOff ? 'The server cannot take it now. This page keeps trying.' : progress}
         </p>
         <p className="fine">
           If the connection drops or you reload this page, the upload resumes where it stopped.

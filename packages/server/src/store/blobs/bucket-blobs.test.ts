@@ -30,6 +30,7 @@ import { copyBlobs } from '../../migrate/files.ts';
 import { openPlace } from '../../migrate/places.ts';
 import type { BlobRef } from './blob-writer.ts';
 import { type Blobs, openBlobs } from './blobs.ts';
+import { openBucket } from './bucket.ts';
 import { openBucketBlobs } from './bucket-blobs.ts';
 
 /** Between client and store: ends each connection after so many bytes of its answers. */
@@ -308,6 +309,22 @@ describe.skipIf(!hasS3)('blobs in a bucket', () => {
     try {
       await expect(openAt('here', {}, endpoint)).rejects.toThrow(remedy);
     } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  it('gives a deletion up that a store does not answer, within the time of its lock', async () => {
+    const asked: string[] = [];
+    const server = createHttpServer((request) => void asked.push(`${request.method} ${request.url}`));
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const silent = await openBucket({ bucket: 'b', prefix: 'p/', endpoint }, { removeMs: 300 });
+    try {
+      await expect(silent.remove('x')).rejects.toMatchObject({ code: 'BUSY' });
+      expect(asked).toEqual([expect.stringContaining('DELETE /b/p/x')]);
+    } finally {
+      silent.close();
       server.closeAllConnections();
       server.close();
     }

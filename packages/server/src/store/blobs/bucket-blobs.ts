@@ -234,12 +234,14 @@ class BucketBlobs implements Blobs {
     let existed = false;
     const remove = async () => {
       if (await isKept()) return false;
-      existed = (await this.#bucket.size(nameOf(digest))) !== undefined;
       await this.#bucket.remove(nameOf(digest));
+      existed = isThere;
       this.#used.delete(digest);
       this.#damaged.delete(digest);
       return true;
     };
+    // Not within the lock, which a store that is slow would outlast.
+    const isThere = (await this.#bucket.size(nameOf(digest))) !== undefined;
     await this.#local.delete(digest, async () => !(await within(remove)));
     return existed;
   }

@@ -12,6 +12,7 @@ export interface Bucket {
   read(name: string, startByte: number, endByte: number): AsyncGenerator<Uint8Array>;
   /** Length in bytes; undefined if there is no such object. */
   size(name: string): Promise<number | undefined>;
+  /** BUSY if the store does not answer within seconds: nothing is deleted later, when others may need it again. */
   remove(name: string): Promise<void>;
   names(folder: string): AsyncGenerator<string>;
   /** Deletes the parts of objects that were begun before this time and are not whole; returns of how many. 0 where the store lists none. */
@@ -52,9 +53,14 @@ const mostParts = 10_000;
 const partsAtOnce = 3;
 const readAttempts = 5;
 const stalledMs = 30_000;
+/** Shorter than PostgreSQL leaves the lock under which a file is deleted to a transaction that asks nothing (10 s). */
+const removeWithinMs = 5_000;
 
 /** The client is loaded here, so that a server with a folder does without it. Credentials and region come from the AWS_* variables. */
-export async function openBucket({ bucket, prefix, endpoint }: BucketAddress): Promise<Bucket> {
+export async function openBucket(
+  { bucket, prefix, endpoint }: BucketAddress,
+  { removeMs = removeWithinMs } = {},
+): Promise<Bucket> {
   const s3 = await import('@aws-sdk/client-s3');
   const client: S3Client = new s3.S3Client({
     ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
@@ -159,7 +165,8 @@ export async function openBucket({ bucket, prefix, endpoint }: BucketAddress): P
       }
     },
     async remove(name) {
-      await asking(() => client.send(new s3.DeleteObjectCommand(at(name))));
+      const abortSignal = AbortSignal.timeout(removeMs);
+      await asking(() => client.send(new s3.DeleteObjectCommand(at(name)), { abortSignal }));
     },
     async *names(folder) {
       let ContinuationToken: string | undefined;

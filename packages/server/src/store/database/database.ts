@@ -32,7 +32,12 @@ import {
 import { withAfterCommit } from './after-commit.ts';
 import type { Channel, ChannelListener } from './job-events.ts';
 
-/** One numbered step of the schema; its number is its place in the list, so a step is never moved or removed. */
+/**
+ * One numbered step of the schema; its number is its place in the list, so a step is never moved or removed. It only adds to what earlier
+ * ones made: during an update servers of the version before it write to the same tables. A new column of a table that exists may be
+ * null or has a default; nothing there is removed, renamed or of another type, and no constraint or unique index is added to it.
+ * `additive-steps.test.ts` refuses others.
+ */
 export interface Migration {
   readonly name: string;
   up(db: Kysely<unknown>): Promise<void>;

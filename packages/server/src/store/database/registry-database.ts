@@ -57,7 +57,8 @@ export interface RegistrySchema extends KeySchema, SessionSchema, DeploymentSche
   announced: AnnouncedTable;
 }
 
-const registryMigrations: readonly Migration[] = [
+/** New steps are only added at the end. */
+export const registryMigrations: readonly Migration[] = [
   ...keyMigrations,
   {
     name: 'entries',

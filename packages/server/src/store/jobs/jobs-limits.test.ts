@@ -87,22 +87,22 @@ onEachDatabase(({ newDatabase }) => {
 
     it('refuses the next one until 00:00 UTC, deleted ones included', async () => {
       await using test = await openTestJobs();
-      test.clock.wallMs = midnightMs;
+      test.clock.steadyMs = midnightMs;
       const id = await test.add({ limits });
       await test.jobs.cancel(id);
       await test.jobs.remove(id);
-      test.clock.wallMs = midnightMs + 6 * 3_600_000 + 250;
+      test.clock.steadyMs = midnightMs + 6 * 3_600_000 + 250;
       await test.add({ limits });
       await expect(test.add({ limits })).rejects.toMatchObject({
         code: 'LIMIT_REACHED',
         message: expect.stringContaining('2 predictions per day'),
         detail: { perDay: 2, retryAfterSeconds: 18 * 3600 },
       });
-      test.clock.wallMs = midnightMs + dayMs - 1;
+      test.clock.steadyMs = midnightMs + dayMs - 1;
       await expect(test.jobs.requireLimits('a', limits)).rejects.toMatchObject({
         detail: { perDay: 2, retryAfterSeconds: 1 },
       });
-      test.clock.wallMs = midnightMs + dayMs;
+      test.clock.steadyMs = midnightMs + dayMs;
       await test.jobs.requireLimits('a', limits);
       await test.add({ limits });
       await test.add({ limits });
@@ -114,7 +114,7 @@ onEachDatabase(({ newDatabase }) => {
     it('counts each limited owner separately, and forgets past days', async () => {
       await using test = await openTestJobs();
       const counted = () => test.database.db.selectFrom('created_on').selectAll().orderBy('owner').execute();
-      test.clock.wallMs = midnightMs + 1;
+      test.clock.steadyMs = midnightMs + 1;
       await test.add({ limits });
       await test.add({ limits });
       await test.add({ owner: 'b', limits });
@@ -124,7 +124,7 @@ onEachDatabase(({ newDatabase }) => {
         { owner: 'a', day: 20_000, jobs: 2 },
         { owner: 'b', day: 20_000, jobs: 1 },
       ]);
-      test.clock.wallMs += dayMs;
+      test.clock.steadyMs += dayMs;
       await test.add({ owner: 'b', limits });
       expect(await counted()).toEqual([{ owner: 'b', day: 20_001, jobs: 1 }]);
     });
