@@ -55,4 +55,12 @@ describe('checkDeployment()', () => {
     await expect(check({ blobs: 's3://volumes' })).rejects.toThrow('Give all of them the same --blobs.');
     await expect(check({ identity: { thumbprint: 'b' } })).rejects.toThrow('identity.key is not that');
   });
+
+  it('doubts a server that stores what another one strips', async () => {
+    expect(await check()).toBeUndefined();
+    expect(await check({ uidKey: 'k' })).toBeUndefined();
+    expect(await check()).toContain('--strip-inputs');
+    // A registry stores nothing.
+    expect(await check({ blobs: undefined })).toBeUndefined();
+  });
 });

@@ -24,12 +24,13 @@ export interface DeploymentFacts {
 /**
  * Compares what this server has with what the first server of the database had, and refuses a server that would sign, name or store
  * differently: its results could not be verified or found at the others.
+ * @returns what the operator should look at, if anything
  * @throws TomaatError CONFLICT that names the file
  */
 export async function checkDeployment(
   db: Kysely<DeploymentSchema>,
   { identity, pseudonyms, uidKey, blobs, dataFolder }: DeploymentFacts,
-): Promise<void> {
+): Promise<string | undefined> {
   const store = blobs && (await storeOf(db, blobs));
   const copy = (file: string) =>
     `${join(dataFolder, file)} is not that of the other servers of this database. Copy it from the data folder of one of them.`;
@@ -55,6 +56,11 @@ export async function checkDeployment(
       .execute();
     if ((await factOf(db, name)) !== value) throw new TomaatError('CONFLICT', fault);
   }
+  // It may be turned off at one server after the other.
+  const isStoredAsReceived = blobs !== undefined && uidKey === undefined;
+  return isStoredAsReceived && (await factOf(db, 'uids')) !== undefined
+    ? 'This server stores files as they are received, and another server of this database removes what identifies a patient. Give all of them --strip-inputs, or none.'
+    : undefined;
 }
 
 /** What the database knows by this name. */

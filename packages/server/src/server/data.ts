@@ -143,14 +143,16 @@ export async function openServerData(apps: readonly App[], options: FilledOption
         uidKey: formatUidKey(await openUidKey(dataFolder)),
       }
     : undefined;
-  if (isShared)
-    await checkDeployment(database.db as unknown as Kysely<DeploymentSchema>, {
+  if (isShared) {
+    const doubt = await checkDeployment(database.db as unknown as Kysely<DeploymentSchema>, {
       identity,
       pseudonyms,
       uidKey: stripping?.uidKey,
       blobs: blobsPlace,
       dataFolder,
     });
+    if (doubt !== undefined) logger.warn(doubt);
+  }
   if (options.database !== undefined) {
     if (existsSync(serverDatabaseFile(dataFolder))) {
       if (!movedTo(dataFolder))
