@@ -251,9 +251,12 @@ class FileBlobs implements Blobs {
   async stat(digest: string): Promise<BlobRef | undefined> {
     const path = this.path(digest);
     try {
-      return { digest, sizeBytes: (await stat(path)).size };
+      if (!this.#isShared) return { digest, sizeBytes: (await stat(path)).size };
+      // Another server may have deleted it: NFS asks for a file that is opened, and answers a mere stat from what it remembers.
+      await using file = await open(path);
+      return { digest, sizeBytes: (await file.stat()).size };
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      if (/^(?:ENOENT|ESTALE)$/.test(String((error as NodeJS.ErrnoException).code))) return undefined;
       throw diskError(error);
     }
   }
