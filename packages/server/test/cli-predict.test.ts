@@ -63,7 +63,7 @@ describe('tomaat predict', () => {
     expect(stdout.split('\n')[0]).toBe(target);
     expect(stdout).toMatch(/prostate {2}41\.2 ml/);
     expect(stdout).toContain('not found: cyst');
-    expect(stdout).toMatch(/Prostate 1\.2\.0 · \d/);
+    expect(stdout).toMatch(/Prostate 1\.2\.0 · (?:under )?\d/);
     expect(stderr).toContain('Waiting, 1 ahead');
     expect(stderr).toContain('Running: infer · 50 %');
     expect(server.received[0]).toMatchObject({
