@@ -59,13 +59,16 @@ export function createSharedHolds({
   const isOfRequest = (holder: string) => holder === '';
   const named = (holder: string) => (isOfRequest(holder) ? `server ${server}` : holder);
   /** A hold and a deletion of a blob are one after the other. */
-  const lock = (trx: Kysely<JobsSchema>, digest: string) => lockAlone(trx, ['blob', digest]);
+  const alone = <T>(digest: string, work: (trx: Kysely<JobsSchema>) => Promise<T>): Promise<T> =>
+    database.transaction(async (trx) => {
+      await lockAlone(trx, ['blob', digest]);
+      return work(trx);
+    });
 
   return {
     async hold(digest, holder) {
       const until = sql<number>`${nowMs} + ${isOfRequest(holder) ? holdMs : attemptHoldMs}::bigint`;
-      await database.transaction(async (trx) => {
-        await lock(trx, digest);
+      await alone(digest, async (trx) => {
         await sql`INSERT INTO blob_hold (holder, digest, until_ms) VALUES (${named(holder)}, ${digest}, ${until})
           ON CONFLICT (holder, digest) DO UPDATE SET until_ms = excluded.until_ms`.execute(trx);
         await sql`DELETE FROM blob_mark WHERE digest = ${digest}`.execute(trx);
@@ -101,13 +104,7 @@ export function createSharedHolds({
         .onConflict((on) => on.column('digest').doNothing())
         .execute();
     },
-    removeNow: (digest, remove) =>
-      remove((unlink) =>
-        database.transaction(async (trx) => {
-          await lock(trx, digest);
-          return unlink();
-        }),
-      ),
+    removeNow: (digest, remove) => remove((unlink) => alone(digest, unlink)),
     async renew(digests) {
       if (monotonicMs() - renewedMs < renewEveryMs) return [];
       const renewed = await sql<{
@@ -128,8 +125,7 @@ export function createSharedHolds({
       // The lock is taken where no commit() of this process intervenes, for that holds the blob, and waits for the lock, too.
       const removeMarked = (digest: string) =>
         remove(digest, (unlink) =>
-          database.transaction(async (trx) => {
-            await lock(trx, digest);
+          alone(digest, async (trx) => {
             const { rows } = await sql`DELETE FROM blob_mark WHERE digest = ${digest}
               AND marked_ms <= ${nowMs} - ${graceMs}::bigint RETURNING digest`.execute(trx);
             // Otherwise it has been stored again, and may have a new mark, or another server was quicker.
